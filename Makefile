@@ -1,0 +1,40 @@
+# `make compare` runs the main comparison, `make test` the tests; both set everything up first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup compare lint test test-slow bench lock
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/installed  ## make .venv and install the pinned requirements and the project
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"mmlit needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; choose another with make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+data/scenes/scenes.json: | setup
+	$(BIN)/mmlit data scenes --root data/scenes
+
+compare: setup data/scenes/scenes.json  ## run the comparison of the four alignments (about 12 minutes on 2 cores) and print its table
+	$(BIN)/python train.py --config-dir sweeps --config-name alignments
+	$(BIN)/mmlit compare outputs/alignments
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup  ## the tests that take seconds each
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: setup  ## the tests that take longer
+	$(BIN)/pytest -n 2 -m slow --timeout 900
+
+lock:  ## pin the requirements anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev -o requirements.lock pyproject.toml

@@ -1,0 +1,1 @@
+"""Hydra launcher of mmlit; `hydra_plugins` itself is a namespace package and has no such file."""

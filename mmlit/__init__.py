@@ -1,0 +1,1 @@
+"""Compare image-text alignment strategies: same encoders, pairs, budget and evaluator for all of them."""

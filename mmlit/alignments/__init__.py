@@ -1,0 +1,1 @@
+"""Alignment strategies: one module, one yaml, one test each."""

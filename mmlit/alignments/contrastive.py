@@ -1,0 +1,72 @@
+"""Contrastive alignment: two heads and a softmax over the global batch, both ways."""
+
+from torch import Tensor
+
+from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
+from mmlit.layers.heads import HeadKind, SharedSpace
+from mmlit.layers.similarity import Temperature, cosine, pooled_only
+from mmlit.losses.info_nce import info_nce
+
+
+class Contrastive(Alignment):
+    """Symmetric InfoNCE on cosines; every pair of the batch with one image id is a positive.
+
+    Args:
+        image: the image encoder's spec.
+        text: the text encoder's spec.
+        dim: E, or None for the width of the side whose head is `identity`.
+        image_head: the image side's head.
+        text_head: the text side's head.
+        dropout: in `mlp` heads, in [0, 1).
+        temperature: divides the cosines; the start value where it is learned, then in [0.01, 1].
+        learn_temperature: whether it is learned.
+
+    Raises:
+        ValueError: if the temperature is out of range, or the heads do not fit.
+
+    Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747.
+    Differs: several positives per row (see `mmlit.losses.info_nce`).
+    """
+
+    def __init__(
+        self,
+        *,
+        image: ImageSpec,
+        text: TextSpec,
+        dim: int | None,
+        image_head: HeadKind,
+        text_head: HeadKind,
+        dropout: float,
+        temperature: float,
+        learn_temperature: bool,
+    ) -> None:
+        super().__init__()
+        self.space = SharedSpace(
+            image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
+        )
+        self.temperature = Temperature(initial=temperature, learn=learn_temperature)
+
+    def embed_image(self, image: Encoded) -> Encoded:
+        """Unit vector of each image."""
+        return pooled_only(self.space.embed_image(image.pooled))
+
+    def embed_text(self, text: Encoded) -> Encoded:
+        """Unit vector of each text."""
+        return pooled_only(self.space.embed_text(text.pooled))
+
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Half of the cross-entropy of each image's row and half of each text's."""
+        i2t = self.temperature(cosine(pairs.image.pooled, pairs.all_text.pooled))
+        t2i = self.temperature(cosine(pairs.text.pooled, pairs.all_image.pooled))
+        return {
+            "i2t": 0.5 * info_nce(i2t, pairs.positives(pairs.image_rows, slice(None))),
+            "t2i": 0.5 * info_nce(t2i, pairs.positives(slice(None), pairs.text_rows).T),
+        }
+
+    def score(self, image: Encoded, text: Encoded) -> Tensor:
+        """Cosine of the two unit vectors."""
+        return cosine(image.pooled, text.pooled)
+
+    def after_step(self, pairs: Pairs) -> None:
+        """Keeps the learned temperature in bounds."""
+        self.temperature.clamp()

@@ -1,0 +1,1 @@
+"""What a resolved configuration says, as plain containers: is it right, and which run is it?"""

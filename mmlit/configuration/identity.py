@@ -1,0 +1,17 @@
+"""Which run a configuration is."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """12 hex digits of a resolved configuration without `paths`: the same options are the same run, wherever it is kept."""
+    kept = {key: value for key, value in config.items() if key != "paths"}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_name(choices: Mapping[str, str | None], config: Mapping[str, Any]) -> str:
+    """A folder name that says what the run is, and that no other configuration has."""
+    return f"{choices['data']}-{choices['alignment']}-seed{config['seed']}-{config_hash(config)}"

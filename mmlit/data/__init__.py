@@ -1,0 +1,1 @@
+"""Files on disk become items, items become batches."""

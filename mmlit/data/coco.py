@@ -1,0 +1,146 @@
+"""Reads image–caption pairs from COCO's caption files, 2014 and 2017 layouts."""
+
+import json
+import os
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mmlit.data.captions import Captions
+
+
+class CocoCaptions:
+    """Caption JSON plus a folder of pictures per split; any number of captions per image.
+
+    Args:
+        root: the data set's folder.
+        annotations: caption file below `root`, with `{split}` for the split's name.
+        images: folder of pictures below `root`, with `{split}`.
+        prepare: command that makes the data, with `{root}`; named when something is missing.
+
+    Raises:
+        FileNotFoundError: if `root` is no folder.
+
+    Source: https://cocodataset.org/#format-data (caption annotations).
+    """
+
+    def __init__(self, *, root: str | Path, annotations: str, images: str, prepare: str | None) -> None:
+        self.root, self.annotations, self.images = Path(root), annotations, images
+        self.hint = f"; make it with: {prepare.format(root=root)}" if prepare else ""
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"data.root={root} is no folder{self.hint}")
+
+    def read(self, split: str) -> Captions:
+        """One split, checked whole.
+
+        Raises:
+            FileNotFoundError: if the caption file or a picture is missing.
+            ValueError: if the JSON is broken, an id comes twice, a caption has no image or an image no caption; the
+                message names file and row.
+        """
+        source = self.root / self.annotations.format(split=split)
+        if not source.is_file():
+            raise FileNotFoundError(f"split {split!r}: {source} not found{self._others()}{self.hint}")
+        raw = source.read_bytes()
+        images, annotations = _tables(source, raw)
+        image_id = _ids(source, "images", images)
+        text_id = _ids(source, "annotations", annotations)
+        owner = _owners(source, annotations, image_id)
+        texts = [_caption(source, row, annotation) for row, annotation in enumerate(annotations)]
+        counts = np.bincount(owner, minlength=len(images))
+        if len(empty := np.flatnonzero(counts == 0)):
+            raise ValueError(
+                f"{source}: images row {empty[0]} (id {image_id[empty[0]]}) has no caption ({len(empty)} such images)"
+            )
+        files, sizes = self._files(source, split, images)
+        order = np.argsort(owner, kind="stable")
+        return Captions(
+            root=self.root,
+            source=source,
+            files=pa.array(files),
+            image_id=image_id,
+            texts=pa.array(texts, pa.large_string()).take(pa.array(order)),
+            text_id=text_id[order],
+            first=np.concatenate([[0], np.cumsum(counts)]),
+            digest=sha256(raw + np.array(sizes, np.int64).tobytes()).hexdigest()[:16],
+        )
+
+    def _others(self) -> str:
+        """Names the splits that are there, for the error that misses one."""
+        before, _, after = self.annotations.rpartition("/")[2].partition("{split}")
+        found = sorted((self.root / self.annotations).parent.glob(f"{before}*{after}"))
+        names = [path.name[len(before) : len(path.name) - len(after)] for path in found]
+        return f" (splits found: {', '.join(names)})" if names else ""
+
+    def _files(self, source: Path, split: str, images: list[dict[str, Any]]) -> tuple[list[str], list[int]]:
+        """Each picture's path below the root and its size in bytes; one listing of the folder instead of N look-ups."""
+        folder = self.images.format(split=split)
+        if not (self.root / folder).is_dir():
+            raise FileNotFoundError(f"{self.root / folder} is no folder of pictures{self.hint}")
+        with os.scandir(self.root / folder) as entries:
+            there = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        for row, image in enumerate(images):
+            name = image.get("file_name")
+            if not isinstance(name, str) or name not in there:
+                raise FileNotFoundError(
+                    f"{source}: images row {row} (id {image['id']}) names {name!r}, which is not in {self.root / folder}"
+                )
+        names = [image["file_name"] for image in images]
+        return [f"{folder}/{name}" for name in names], [there[name] for name in names]
+
+
+def _tables(source: Path, raw: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The lists `images` and `annotations` of a caption file."""
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise ValueError(f"{source}: broken JSON: {error}") from None
+    tables = []
+    for name in ("images", "annotations"):
+        rows = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not rows:
+            raise ValueError(f"{source}: no list {name!r} with rows in it; is this a COCO caption file?")
+        for row, entry in enumerate(rows):
+            if not isinstance(entry, dict):
+                raise ValueError(f"{source}: {name} row {row} is {type(entry).__name__}, not an object")
+        tables.append(rows)
+    return tables[0], tables[1]
+
+
+def _ids(source: Path, name: str, rows: Iterable[dict[str, Any]]) -> np.ndarray:
+    """The integer ids of a table, each only once."""
+    seen: dict[int, int] = {}
+    for row, entry in enumerate(rows):
+        number = entry.get("id")
+        if type(number) is not int:
+            raise ValueError(f"{source}: {name} row {row} has no integer id, got {number!r}")
+        if number in seen:
+            raise ValueError(f"{source}: {name} rows {seen[number]} and {row} have the same id {number}")
+        seen[number] = row
+    return np.fromiter(seen, np.int64, len(seen))
+
+
+def _owners(source: Path, annotations: list[dict[str, Any]], image_id: np.ndarray) -> np.ndarray:
+    """For each caption the number of its image."""
+    number = {int(id_): n for n, id_ in enumerate(image_id)}
+    owners = np.empty(len(annotations), np.int64)
+    for row, annotation in enumerate(annotations):
+        owner = number.get(annotation.get("image_id", None))
+        if owner is None:
+            raise ValueError(
+                f"{source}: annotations row {row} (id {annotation['id']}) names image_id "
+                f"{annotation.get('image_id')!r}, which is not among the images"
+            )
+        owners[row] = owner
+    return owners
+
+
+def _caption(source: Path, row: int, annotation: dict[str, Any]) -> str:
+    caption = annotation.get("caption")
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"{source}: annotations row {row} (id {annotation['id']}) has no caption, got {caption!r}")
+    return caption

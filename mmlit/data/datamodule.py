@@ -1,0 +1,178 @@
+"""Splits of image–caption pairs as Lightning asks for them."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from mmlit.contracts import Batch, ImageSpec
+from mmlit.data.captions import Captions
+from mmlit.data.reader import BatchReader, Tokenize, tokenize_all
+from mmlit.data.sampling import EpochSampler, EvaluationRows, Row, ShareSampler, TrainingRows, held_out
+
+
+class OpenSource(Protocol):
+    """What a yaml's `source` gives: called with the root, it reads splits."""
+
+    def __call__(self, *, root: str | Path) -> "Source":
+        """Opens the folder."""
+
+
+class Source(Protocol):
+    """A folder of splits."""
+
+    def read(self, split: str) -> Captions:
+        """One split, checked."""
+
+
+class PairsDataModule(LightningDataModule):
+    """Train, selection and reported split of one data set; checks that no image is in two of them.
+
+    Args:
+        root: the data set's folder.
+        source: opens it, given `root`.
+        train: name of the split to train on.
+        val: name of the split that selection uses, or how many training images to set aside for it.
+        test: name of the split that the final numbers are reported on; `split` replaces it.
+        batch_size: images per device and step; training draws one caption of each per epoch.
+        num_workers: reading processes per device, ≥ 0.
+        drop_last: whether training leaves out the last, smaller batch (it has fewer negatives).
+        seed: of order and captions.
+        split: reported split, or None for `test`.
+        image: the image encoder's spec.
+        tokenize: the text encoder's tokenizer.
+
+    Raises:
+        ValueError: if a number is out of range, a split is selected and reported on, or two splits share an image.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: OpenSource,
+        train: str,
+        val: str | int,
+        test: str,
+        batch_size: int,
+        num_workers: int,
+        drop_last: bool,
+        seed: int,
+        split: str | None,
+        image: ImageSpec,
+        tokenize: Tokenize,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be >= 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must be >= 0, got {num_workers}")
+        self.root, self.source = root, source
+        self.names: dict[str, str | int] = {"train": train, "val": val, "test": split or test}
+        self.batch_size, self.num_workers, self.drop_last, self.seed = (
+            batch_size,
+            num_workers,
+            drop_last,
+            seed,
+        )
+        self.image, self.tokenize = image, tokenize
+        self.readers: dict[str, BatchReader] = {}
+
+    def setup(self, stage: str) -> None:
+        """Reads the splits of `stage` (`fit`: train and selection; `test`: the reported one), each once."""
+        source = None
+        for part in ("train", "val") if stage == "fit" else ("test",):
+            if part not in self.readers:
+                source = source or self.source(root=self.root)
+                for name, captions in self._read(source, part).items():
+                    tokens = tokenize_all(captions, self.tokenize)
+                    self.readers[name] = BatchReader(captions=captions, tokens=tokens, spec=self.image)
+        self._check()
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """Global batches that only seed and epoch decide."""
+        reader = self.readers["train"]
+        rank, world_size = self._place()
+        sampler = EpochSampler(
+            size=reader.captions.num_images,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            drop_last=self.drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(TrainingRows(captions=reader.captions, seed=self.seed), sampler, reader, self.drop_last)
+
+    def val_dataloader(self) -> DataLoader[Row]:
+        """The selection split, this device's share."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[Row]:
+        """The reported split, this device's share."""
+        return self._evaluation("test")
+
+    def _read(self, source: Source, part: str) -> dict[str, Captions]:
+        name = self.names[part]
+        if part == "val" and isinstance(name, int):
+            return {}  # came with `train`
+        captions = source.read(str(name))
+        count = self.names["val"]
+        if part == "train" and isinstance(count, int):
+            stay, aside = held_out(captions.image_id, count)
+            return {"train": captions.subset(stay), "val": captions.subset(aside)}
+        return {part: captions}
+
+    def _check(self) -> None:
+        """Images are disjoint between splits, by id and by file; the training split fills a batch."""
+        if {"train", "test"} <= self.readers.keys() and self.names["test"] in (
+            self.names["train"],
+            self.names["val"],
+        ):
+            raise ValueError(
+                f"split={self.names['test']} is what training or selection uses; report on another, or set images of the "
+                "training split aside for selection (data.val=500)"
+            )
+        parts = [(name, reader.captions) for name, reader in self.readers.items()]
+        for i, (name, captions) in enumerate(parts):
+            for other, others in parts[i + 1 :]:
+                for what, shared in _shared(captions, others).items():
+                    if len(shared):
+                        raise ValueError(
+                            f"{captions.source} ({name}) and {others.source} ({other}) share {len(shared)} images, "
+                            f"e.g. {what} {shared[0]}"
+                        )
+        train = self.readers.get("train")
+        if train and self.drop_last and train.captions.num_images < self.batch_size:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is more than the {train.captions.num_images} training images of "
+                f"{train.captions.source}; lower it or set data.drop_last=false"
+            )
+
+    def _evaluation(self, part: str) -> DataLoader[Row]:
+        reader = self.readers[part]
+        rank, world_size = self._place()
+        sampler = ShareSampler(size=reader.captions.num_images, rank=rank, world_size=world_size)
+        return self._loader(EvaluationRows(captions=reader.captions), sampler, reader, False)
+
+    def _loader(self, rows, sampler, reader: BatchReader, drop_last: bool) -> DataLoader[Row]:  # type: ignore[no-untyped-def]
+        return DataLoader(
+            rows,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=reader,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of devices; one device where no trainer is attached."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _shared(one: Captions, other: Captions) -> dict[str, np.ndarray]:
+    """What two splits have in common that they must not: ids and files of images."""
+    files = (captions.files.to_numpy(zero_copy_only=False) for captions in (one, other))
+    return {"id": np.intersect1d(one.image_id, other.image_id), "file": np.intersect1d(*files)}

@@ -1,0 +1,103 @@
+"""Which image, which caption, in which order: functions of (seed, epoch, id) and of nothing else."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from mmlit.contracts import uniform
+from mmlit.data.captions import Captions
+
+
+class Row(NamedTuple):
+    """What to read: image number `image` with the captions number `texts` of a split."""
+
+    image: int
+    texts: tuple[int, ...]
+
+
+class TrainingRows(Dataset[Row]):
+    """One caption of each image, drawn anew each epoch; indexed by (image number, epoch)."""
+
+    def __init__(self, *, captions: Captions, seed: int) -> None:
+        self.captions, self.seed = captions, seed
+
+    def __len__(self) -> int:
+        return self.captions.num_images
+
+    def __getitem__(self, key: tuple[int, int]) -> Row:
+        image, epoch = key
+        texts = self.captions.texts_of(image)
+        draw = uniform(self.seed, epoch, int(self.captions.image_id[image]))
+        return Row(image, (texts[int(draw * len(texts))],))
+
+
+class EvaluationRows(Dataset[Row]):
+    """Each image once, with all its captions."""
+
+    def __init__(self, *, captions: Captions) -> None:
+        self.captions = captions
+
+    def __len__(self) -> int:
+        return self.captions.num_images
+
+    def __getitem__(self, image: int) -> Row:
+        return Row(image, tuple(self.captions.texts_of(image)))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(image number, epoch) in an order that only seed and epoch decide; each of W devices takes every W-th batch row.
+
+    A global batch holds the same images for any number of devices. `drop_last` leaves out the last, smaller global batch;
+    without it the shares of the last one may be uneven. `set_epoch` is called by Lightning.
+    """
+
+    def __init__(
+        self, *, size: int, batch_size: int, seed: int, drop_last: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch of the next pass."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(self.size)
+        if self.drop_last:
+            order = order[: self.size - self.size % (self.batch_size * self.world_size)]
+        return ((int(image), self.epoch) for image in order[self.rank :: self.world_size])
+
+    def __len__(self) -> int:
+        total = self.size
+        if self.drop_last:
+            total -= total % (self.batch_size * self.world_size)
+        return len(range(self.rank, total, self.world_size))
+
+
+class ShareSampler(Sampler[int]):
+    """Every W-th image for evaluation; nothing is repeated to make the shares even."""
+
+    def __init__(self, *, size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.share = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+
+def held_out(image_id: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the images that stay and of the `count` that are set aside; the same for every run and seed.
+
+    Raises:
+        ValueError: if `count` is not between 1 and the number of images − 1.
+    """
+    if not 1 <= count < len(image_id):
+        raise ValueError(f"data.val={count} images to set aside must lie in 1 … {len(image_id) - 1}")
+    order = np.argsort(uniform(0, torch.from_numpy(image_id)).numpy(), kind="stable")
+    return np.sort(order[count:]), np.sort(order[:count])

@@ -1,0 +1,1 @@
+"""Scores and correspondence to numbers: one evaluator for every alignment."""

@@ -1,0 +1,1 @@
+"""One record per run, and the comparison that is made from records alone."""

@@ -1,0 +1,92 @@
+"""Rows are named by what differs between them, in the words of the command line."""
+
+from collections.abc import Iterable, Sequence
+
+from mmlit.results.settings import Identity
+
+ABSENT = "none"
+FIRST_AXIS = "alignment"
+"""The axis this project exists for: named first, and without its key."""
+
+
+def labels(identities: Sequence[Identity]) -> list[str]:
+    """Name rows by the choices that differ, then the settings, then what was measured.
+
+    The alignment, or the only axis that differs, stands as its bare value; the rest is `key=value`. Settings
+    are named where rows of equal choices differ in them: an option's own settings follow from its name.
+
+    Args:
+        identities: one per row, all different.
+
+    Returns:
+        One label per row, all different.
+    """
+    axes = differing_axes(identities)
+    names = [_choices(one, axes) for one in identities]
+    settings = [one.settings for one in identities]
+    names = _extended(names, settings, _differing_among_equals(settings, names))
+    facts = [one.facts for one in identities]
+    for fact in ("scored", "split", "data", "protocol", "gallery"):
+        if fact in _differing_among_equals(facts, names):
+            names = _extended(names, facts, [fact])
+    return _numbered([name or one.choices.get(FIRST_AXIS, "run") for one, name in zip(identities, names, strict=True)])
+
+
+def differing_axes(identities: Sequence[Identity]) -> list[str]:
+    """The axes in which rows chose differently, the alignment first."""
+    return sorted(_differing([one.choices for one in identities]), key=lambda axis: (axis != FIRST_AXIS, axis))
+
+
+def silent_settings(identities: Sequence[Identity], names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Settings that differ between rows though no label says so: key → value → the labels that have it.
+
+    Settings below a differing axis (`alignment.temperature`) follow from the choice and are left out.
+    """
+    axes = tuple(f"{axis.replace('/', '.')}." for axis in differing_axes(identities))
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in _differing([one.settings for one in identities]):
+        if f"{key}.".startswith(axes) or any(f"{key}=" in name for name in names):
+            continue
+        values = found.setdefault(key, {})
+        for one, name in zip(identities, names, strict=True):
+            values.setdefault(one.settings.get(key, ABSENT), []).append(name)
+    return found
+
+
+def _differing(tables: Iterable[dict[str, str]]) -> list[str]:
+    """The keys whose value is not the same (or not present) in all tables, sorted."""
+    tables = list(tables)
+    keys = sorted({key for table in tables for key in table})
+    return [key for key in keys if len({table.get(key) for table in tables}) > 1]
+
+
+def _choices(one: Identity, axes: list[str]) -> str:
+    bare = {FIRST_AXIS} if len(axes) > 1 else set(axes)
+    values = [(axis, one.choices.get(axis, ABSENT)) for axis in axes]
+    return ", ".join(value if axis in bare else f"{axis}={value}" for axis, value in values)
+
+
+def _differing_among_equals(tables: Sequence[dict[str, str]], names: Sequence[str]) -> list[str]:
+    """The keys in which rows of one and the same name differ."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for table, name in zip(tables, names, strict=True):
+        groups.setdefault(name, []).append(table)
+    return sorted({key for group in groups.values() for key in _differing(group)})
+
+
+def _extended(names: list[str], tables: Sequence[dict[str, str]], keys: list[str]) -> list[str]:
+    """Append `key=value` for those of the keys that a row has."""
+    return [
+        ", ".join([*([name] if name else []), *(f"{key}={table[key]}" for key in keys if key in table)])
+        for name, table in zip(names, tables, strict=True)
+    ]
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Settings may differ in what a label cannot show (1 and "1", a key that is absent): then count."""
+    seen: dict[str, int] = {}
+    numbered = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        numbered.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return numbered

@@ -1,0 +1,83 @@
+"""What rows must share to be compared, and what a reader should know where they do not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mmlit.results.schema import Record
+from mmlit.results.settings import facts
+
+Rows = Mapping[str, Sequence[Record]]
+"""A row's label → the records of its seeds."""
+
+
+class Matter(NamedTuple):
+    """Something that may differ between runs, and the words for it when it does."""
+
+    words: str
+    of: Callable[[Record], str]
+
+
+_MUST_AGREE = (
+    Matter("split", lambda record: facts(record)["split"]),
+    Matter("gallery", lambda record: facts(record)["gallery"]),
+    Matter("protocol", lambda record: facts(record)["protocol"]),
+    Matter("data", lambda record: facts(record)["data"]),
+    Matter("pairs seen", lambda record: f"{record.budget.pairs_seen:,}"),
+)
+
+_WORTH_A_NOTE = (
+    Matter("Selection rule", lambda record: record.selection.partition(",")[0]),
+    Matter("Code", lambda record: f"{record.code.hash} ({_commit(record)})"),
+    Matter(
+        "Machine (mind the seconds)",
+        lambda record: f"{record.environment.device}, {record.environment.threads} threads",
+    ),
+)
+
+
+def unlike(rows: Rows) -> list[str]:
+    """Say in which respects rows are unlike: split, gallery, protocol, data, budget.
+
+    Seeds of one row that saw different numbers of pairs (early stopping) are unlike too: their mean is of
+    no one budget.
+
+    Returns:
+        One phrase per respect, naming the rows; empty if all are alike.
+    """
+    return [phrase for matter in _MUST_AGREE if (phrase := _difference(matter, rows))]
+
+
+def notes_on_runs(rows: Rows) -> list[str]:
+    """Say what else differs: selection rule, code, machine, uncommitted changes, sets of seeds."""
+    notes = [f"{phrase}." for matter in _WORTH_A_NOTE if (phrase := _difference(matter, rows))]
+    dirty = [label for label, records in rows.items() if any(record.code.dirty for record in records)]
+    if dirty:
+        notes.append(f"Run with uncommitted changes: {', '.join(dirty)}.")
+    seeds = {label: ", ".join(str(record.seed) for record in records) for label, records in rows.items()}
+    if len(set(seeds.values())) > 1:
+        notes.append(f"Seeds differ: {'; '.join(f'{each} in {label}' for label, each in seeds.items())}.")
+    return notes
+
+
+def differs(words: str, having: Mapping[str, Sequence[str]]) -> str:
+    """Put "words differs: 1 in this row; 2 in that row" from value → the rows that have it."""
+    parts = (f"{value} in {', '.join(labels)}" for value, labels in having.items())
+    return f"{words} differs: {'; '.join(parts)}"
+
+
+def budget(records: Sequence[Record]) -> tuple[int, int]:
+    """The least and the most pairs that a row's runs saw."""
+    seen = [record.budget.pairs_seen for record in records]
+    return min(seen), max(seen)
+
+
+def _difference(matter: Matter, rows: Rows) -> str | None:
+    having: dict[str, list[str]] = {}
+    for label, records in rows.items():
+        for value in dict.fromkeys(matter.of(record) for record in records):
+            having.setdefault(value, []).append(label)
+    return differs(matter.words, having) if len(having) > 1 else None
+
+
+def _commit(record: Record) -> str:
+    return f"commit {record.code.commit}" if record.code.commit else "no commit"

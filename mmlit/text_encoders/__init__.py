@@ -1,0 +1,1 @@
+"""Text encoders: each brings its own tokenizer."""

@@ -1,0 +1,1 @@
+"""The LightningModule, gathering over devices, schedules and parameter groups."""

@@ -1,0 +1,47 @@
+"""Reading checkpoints that this project wrote; weights and plain containers, never code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmlit.training.module import CHECKPOINT_VERSION
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint as plain containers, its `mmlit` part checked.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is truncated, holds more than weights and plain containers, or is of another version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint={path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"checkpoint={path} cannot be read: {str(error).splitlines()[0]}") from error
+    own = checkpoint.get("mmlit") if isinstance(checkpoint, dict) else None
+    if not isinstance(own, dict):
+        raise ValueError(f"checkpoint={path} was not written by mmlit (no entry 'mmlit' in it)")
+    if own.get("version") != CHECKPOINT_VERSION:
+        raise ValueError(
+            f"checkpoint={path} has format version {own.get('version')}, this mmlit reads version {CHECKPOINT_VERSION}"
+        )
+    return checkpoint
+
+
+def load_weights(module: nn.Module, checkpoint: dict[str, Any], *, path: str | Path) -> None:
+    """Loads all weights of a run into a module of the same make.
+
+    Raises:
+        ValueError: listing missing, unexpected and wrongly shaped keys.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={path} does not fit this configuration: {' '.join(str(error).split())}"
+        ) from error

@@ -1,0 +1,166 @@
+"""The LightningModule: two encoders, an alignment, and nothing that only one alignment understands."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mmlit.contracts import Alignment, Batch, Encoded, ImageEncoder, Pairs, TextEncoder
+from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
+from mmlit.training.gathering import gather_encoded, gather_ids, global_mean
+from mmlit.training.parameter_groups import parameter_groups
+
+#: format of what this module adds to a checkpoint
+CHECKPOINT_VERSION = 1
+
+
+class Budget(NamedTuple):
+    """What training used: epochs, optimizer steps, image–text pairs shown (over all devices)."""
+
+    epochs: int
+    steps: int
+    pairs_seen: int
+
+
+class RetrievalModule(LightningModule):
+    """Trains and evaluates any alignment of any two encoders.
+
+    Args:
+        image_encoder: pixels → `Encoded`.
+        text_encoder: token ids → `Encoded`.
+        alignment: built for the specs of these two encoders.
+        evaluator: ranks a gallery.
+        optimizer: called with parameter groups.
+        schedule: called with the optimizer and `total_steps`.
+        seed: of the draws inside losses.
+        origin: plain containers that checkpoints keep: resolved configuration, choices, training data.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        alignment: Alignment,
+        evaluator: Retrieval,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[..., LRScheduler],
+        seed: int,
+        origin: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
+        self.evaluator = evaluator
+        self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
+        self.result: RetrievalResult | None = None
+        self.budget = Budget(epochs=0, steps=0, pairs_seen=0)
+        self._pairs: Pairs | None = None
+
+    def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
+        """Images and texts of a batch, embedded; a side that a store has encoded skips its tower."""
+        image = batch.image if isinstance(batch.image, Encoded) else self.image_encoder(batch.image)
+        text = batch.text if batch.text is not None else self.text_encoder(batch.token_ids, batch.token_mask)
+        return self.alignment.embed_image(image), self.alignment.embed_text(text)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum over the alignment's terms of their means over the global batch."""
+        pairs = self._gathered(batch, *self.encode(batch))
+        means = global_mean(self.alignment.losses(pairs))
+        loss = torch.stack([mean.float() for mean in means.values()]).sum()
+        self._pairs = pairs
+        self.budget = self.budget._replace(pairs_seen=self.budget.pairs_seen + len(pairs.all_text_id))
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch.image_id))
+        for name, mean in means.items():
+            self.log(f"train/{name}", mean.detach(), sync_dist=True, batch_size=len(batch.image_id))
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """After each optimizer step the alignment's own state moves."""
+        super().optimizer_step(*args, **kwargs)
+        self.budget = self.budget._replace(steps=self.budget.steps + 1)
+        if self._pairs is not None:
+            self.alignment.after_step(self._pairs)
+            self._pairs = None
+
+    def on_train_epoch_end(self) -> None:
+        self.budget = self.budget._replace(epochs=self.budget.epochs + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluator.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._report("val")
+        self.evaluator.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluator.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._collect(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.result = self._report("test")
+        self.evaluator.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer on the groups of `parameter_groups`, the schedule counted in steps."""
+        optimizer = self.optimizer_(parameter_groups(self))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule_(optimizer, total_steps=steps), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Plain containers only, so that `torch.load(weights_only=True)` reads the file."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        planned = {
+            "epochs": self.trainer.max_epochs,
+            "steps": steps,
+            # a run's budget is the whole of it, also for the checkpoint that was best on the way
+            "pairs_seen": round(self.budget.pairs_seen * steps / max(1, self.budget.steps)),
+        }
+        checkpoint["mmlit"] = {"version": CHECKPOINT_VERSION, "origin": self.origin, "budget": planned}
+
+    def adopt(self, checkpoint: dict[str, Any], *, name: str) -> None:
+        """Takes over what a checkpoint of file name `name` says of its training."""
+        own = checkpoint["mmlit"]
+        self.origin["training"] = own["origin"]["training"]
+        self.origin["selection"] = f"{name}, epoch {checkpoint['epoch'] + 1}"
+        self.budget = Budget(**own["budget"])
+
+    def _gathered(self, batch: Batch, image: Encoded, text: Encoded) -> Pairs:
+        own_image, all_image, image_offset = gather_encoded(image)
+        own_text, all_text, text_offset = gather_encoded(text)
+        return Pairs(
+            image=own_image,
+            text=own_text,
+            all_image=all_image,
+            all_text=all_text,
+            image_offset=image_offset,
+            text_offset=text_offset,
+            batch=batch,
+            encode_image=lambda pixels: self.alignment.embed_image(self.image_encoder(pixels)),
+            encode_text=lambda ids, mask: self.alignment.embed_text(self.text_encoder(ids, mask)),
+            draw_key=self.seed * 2**32 + self.global_step,
+            **gather_ids(batch),  # type: ignore[arg-type]
+        )
+
+    def _collect(self, batch: Batch) -> None:
+        image, text = self.encode(batch)
+        self.evaluator.update(image, text, batch.image_id, batch.text_id, batch.text_image_id)
+
+    def _report(self, split: str) -> RetrievalResult:
+        """Every device ranks the same gathered gallery, so that their numbers agree without being averaged."""
+        with torch.autocast(self.device.type, enabled=False):
+            result: RetrievalResult = self.evaluator.compute()
+        self.log_dict({f"{split}/{name}": value for name, value in result.metrics.items()}, rank_zero_only=False)
+        return result

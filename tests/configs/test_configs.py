@@ -1,0 +1,131 @@
+"""Every yaml is composed and bound to the signature of the class that it names; what is wrong is told by name."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from mmlit.configuration.binding import locate, problems, require_known_targets, targets
+from mmlit.configuration.identity import config_hash, run_name
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
+EXPERIMENTS = sorted(CONF.glob("experiment/*.yaml"))
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+LISTS = {"logger", "callbacks"}
+
+
+def composed(*overrides: str) -> dict:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}={path.stem}"
+
+
+def test_every_file_is_covered():
+    assert len(CHOICES) + len(EXPERIMENTS) + 1 == len(list(CONF.rglob("*.yaml")))
+    assert len(CHOICES) >= 20
+    assert EXPERIMENTS
+    assert SWEEPS
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=name)
+def test_choice_composes_and_binds(path):
+    group = path.parent.name
+    override = f"{group}=[{path.stem}]" if group in LISTS else f"{group}={path.stem}"
+    config = composed(override)
+    assert problems(config) == []
+    text = path.read_text()
+    assert text.count("_target_:") >= 1
+    assert "${hydra" not in text
+    assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 30
+    assert not {"name", "type", "enabled"} & (set(yaml.safe_load(text)) - {"name"} if group in LISTS else _own_keys(text))
+
+
+def _own_keys(text: str) -> set[str]:
+    """Keys that a class does not take; an encoder's `name` is one of its arguments."""
+    node = yaml.safe_load(text)
+    import inspect
+
+    return set(node) - set(inspect.signature(locate(node["_target_"])).parameters)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+def test_experiment_composes_and_binds(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert "python train.py" in "".join(lines[1:6])
+    found = problems(composed(f"experiment={path.stem}"))
+    # what has no sensible default must be given, and nothing else is wrong
+    assert all(line.endswith("must be given, got '???'") for line in found)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep_begins_with_its_question_and_every_point_binds(path):
+    text = path.read_text()
+    assert text.splitlines()[0].startswith("# ")
+    assert text.splitlines()[0].endswith("?")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(path.stem, ["hydra.searchpath=[file://" + str(path.parent) + "]"], return_hydra_config=True)
+    for choices in config.hydra.sweeper.params.alignment.split(","):
+        assert (CONF / "alignment" / f"{choices}.yaml").is_file()
+
+
+def test_only_seed_paths_and_nothing_else_is_interpolated():
+    import re
+
+    for path in CONF.rglob("*.yaml"):
+        body = path.read_text().split("\nhydra:")[0]
+        assert not [found for found in re.findall(r"\$\{([^}]*)", body) if not found.startswith(("seed", "paths."))]
+
+
+def test_problems_are_told_all_at_once_by_full_name():
+    config = composed()
+    config["data"]["batch_size"] = "many"
+    config["alignment"]["temprature"] = 0.1
+    del config["optimizer"]["lr"]
+    del config["text_encoder"]["dim"]
+    found = problems(config)
+    assert len(found) == 3
+    assert any("data.batch_size" in line and "'many'" in line for line in found)
+    assert any("alignment.temprature" in line for line in found)
+    assert any("text_encoder.dim: missing" in line for line in found)
+
+
+def test_unknown_class_is_told():
+    config = composed()
+    config["alignment"]["_target_"] = "mmlit.alignments.nothing.Nothing"
+    assert "alignment._target_: mmlit.alignments.nothing.Nothing cannot be found" in problems(config)[0]
+
+
+def test_targets_that_come_with_weights_are_of_the_project(tmp_path):
+    """Trap 35: a class named in somebody's file is not called unless conf/ names it."""
+    config = composed()
+    require_known_targets(config, CONF, source="x.ckpt")
+    config["data"]["source"]["_target_"] = "os.system"
+    with pytest.raises(ValueError, match=r"x\.ckpt names data\.source\._target_=os\.system"):
+        require_known_targets(config, CONF, source="x.ckpt")
+
+
+def test_identity_ignores_where_and_sees_what():
+    """Trap 27: a job's folder is keyed by what it runs."""
+    config = composed()
+    elsewhere = composed("paths.outputs=elsewhere")
+    other = composed("seed=1")
+    assert config_hash(config) == config_hash(elsewhere)
+    assert config_hash(config) != config_hash(other)
+    choices = {"data": "scenes", "alignment": "joint"}
+    assert run_name(choices, config) != run_name(choices, other)
+    assert "=" not in run_name(choices, config)
+
+
+def test_targets_walks_nested_nodes():
+    assert {path for path, _ in targets(composed("trainer=ddp"))} >= {"trainer.strategy", "data.source", "callbacks.checkpoint"}
