@@ -11,7 +11,8 @@ def main(config: DictConfig) -> None:
     """Imports what is heavy only after the command line has been understood."""
     from mmlit.run import start
 
-    start(config)
+    with one_line_errors("train.py"):  # inside the job, since Hydra says something of its own about what leaves it
+        start(config)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_TRACEBACK_WANTED = os.environ.get("HYDRA_FULL_ERROR") == "1"
 #: what a wrong configuration, missing data or a broken file raises; all else is a fault of the program
 _USER_ERRORS = (ValueError, OSError)
 _USER_ERROR_MODULES = (
@@ -31,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """One clear line and exit code 2 for what the user can mend; a traceback with HYDRA_FULL_ERROR=1 and for faults."""
-    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    """One clear line and exit code 2 for what the user can mend; a traceback for faults, or with HYDRA_FULL_ERROR=1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors reach this place instead of being printed by Hydra
     try:
         yield
@@ -40,7 +40,7 @@ def one_line_errors(program: str) -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         module = f"{type(error).__module__}."
-        if wanted or not (isinstance(error, _USER_ERRORS) or module.startswith(_USER_ERROR_MODULES)):
+        if _TRACEBACK_WANTED or not (isinstance(error, _USER_ERRORS) or module.startswith(_USER_ERROR_MODULES)):
             raise
         sys.stderr.write(f"{program}: {' '.join(_explain(error).split())}\n")
         sys.exit(2)
@@ -58,7 +58,7 @@ def _explain(error: BaseException) -> str:
 
 
 def _nearest(key: str) -> str:
-    """The option of the default configuration, with the groups chosen on this command line, that is spelt most alike."""
+    """The option that is spelt most alike, in the default configuration with this command line's choices of groups."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -115,9 +115,9 @@ _SCENES = (
 
 def _add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--train", type=int, default=4096, metavar="N", help="training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=500, metavar="N", help="validation images (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=1500, metavar="N", help="test images (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=8192, metavar="N", help="training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=250, metavar="N", help="validation images (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=1200, metavar="N", help="test images (default: %(default)s)")
     parser.add_argument(
         "--size", type=int, default=32, metavar="PX", help="side of a picture in px (default: %(default)s)"
     )
@@ -131,3 +131,7 @@ def _scenes(arguments: argparse.Namespace) -> int:
     names = ("root", "train", "val", "test", "size", "seed")
     write_scenes(**{name: getattr(arguments, name) for name in names})
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

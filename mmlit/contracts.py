@@ -141,7 +141,8 @@ def uniform(*keys: int | Tensor) -> Tensor:
     state = torch.zeros((), dtype=torch.int64)
     for key in keys:
         state = _mix((state.to(key.device) if isinstance(key, Tensor) else state) + key)
-    return ((state >> 11) & (2**53 - 1)).double().add(0.5).div(2**53)
+    # 52 bits and a half are exact in float64: with 53 the highest draw would round up to 1
+    return ((state >> 12) & (2**52 - 1)).double().add(0.5).div(2**52)
 
 
 def _mix(state: Tensor) -> Tensor:
@@ -238,5 +239,5 @@ class Alignment(nn.Module, ABC):
     def score(self, image: Encoded, text: Encoded) -> Tensor:
         """Embedded images and texts → (N,M), higher = closer; a cosine unless the method's docstring says otherwise."""
 
-    def after_step(self, pairs: Pairs) -> None:  # noqa: B027  (most methods keep no state)
+    def after_step(self, pairs: Pairs) -> None:
         """Called once per optimizer step: the place where queues, momentum copies and clamps move."""

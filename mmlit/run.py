@@ -75,12 +75,13 @@ def run(job: Job) -> Path:
     job.directory.mkdir(parents=True, exist_ok=True)
     seed_everything(job.config.seed, workers=True, verbose=False)
     parts = _build(job)
-    _read(job, parts)
-    seconds = _fit(job, parts) if job.config.fit else None
+    cost = _read(job, parts)
+    if job.config.fit:
+        cost["fit_seconds"] = _fit(parts)
     start = time.perf_counter()
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
+    cost["evaluation_seconds"] = time.perf_counter() - start
     if parts.trainer.is_global_zero and parts.module.result is not None:
-        cost = {"fit_seconds": seconds, "evaluation_seconds": time.perf_counter() - start}
         _write(job, parts, parts.module.result, cost)
     return job.directory
 
@@ -97,7 +98,7 @@ def job_of(config: DictConfig) -> Job:
     """The job that a configuration composed by Hydra describes."""
     runtime = config.hydra if "hydra" in config else HydraConfig.get()
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return Job(plain, OmegaConf.to_container(OmegaConf.create(choices)), list(runtime.overrides.task))  # type: ignore[arg-type]
 
 
@@ -175,43 +176,49 @@ def _trainer(job: Job) -> Trainer:
     selected = trainer.checkpoint_callback
     if isinstance(selected, ModelCheckpoint) and selected.monitor and every and epochs and every > epochs:
         raise ValueError(
-            f"callbacks=best selects on {selected.monitor}, which trainer.check_val_every_n_epoch={every} never measures "
-            f"within trainer.max_epochs={epochs}; lower it, or take callbacks=last"
+            f"callbacks=best selects on {selected.monitor}, which trainer.check_val_every_n_epoch={every} never "
+            f"measures within trainer.max_epochs={epochs}; lower it, or take callbacks=last"
         )
     if trainer.precision != (asked := str(config.trainer.precision)) and asked.endswith("-mixed"):
         raise ValueError(f"trainer.precision={asked} does not exist on this accelerator; use bf16-mixed or 32-true")
     return trainer
 
 
-def _read(job: Job, parts: _Parts) -> None:
-    """Data, weights and features, in this order: what can be refused soonest comes first."""
+def _read(job: Job, parts: _Parts) -> dict[str, float]:
+    """Weights, data and features, in this order: what can be refused soonest comes first. Returns their seconds."""
     stored = read_checkpoint(job.config.checkpoint) if job.config.checkpoint else None
     if stored:
         load_weights(parts.module, stored, path=job.config.checkpoint)
     if job.config.fit:
         parts.data.setup("fit")
+        parts.module.origin["training"] = parts.data.training_facts()
     parts.data.setup("test")
-    readers = parts.data.readers
-    if job.config.fit:
-        train = readers["train"].captions
-        parts.module.origin["training"] = {
-            "images": train.num_images,
-            "pairs": train.num_texts,
-            "digests": [readers[part].captions.digest for part in ("train", "val")],
-        }
-    elif stored:
+    text_encoder = parts.module.text_encoder
+    if text_encoder.num_truncated:
+        log.warning(
+            "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
+            text_encoder.num_truncated, text_encoder.num_texts, text_encoder.spec.max_length,
+        )  # fmt: skip
+    cost = {"features_seconds": _fill(parts)} if parts.features else {}
+    if stored and not job.config.fit:
         parts.module.adopt(stored, name=Path(job.config.checkpoint).name)
-    if parts.features:
-        parts.features.fill(
-            readers,
-            parts.module.image_encoder,
-            parts.module.text_encoder,
-            tokens=parts.module.alignment.needs_tokens,
-            device=parts.trainer.strategy.root_device,
-        )
+        cost["fit_seconds"] = stored["mmlit"]["fit_seconds"]
+    return cost
 
 
-def _fit(job: Job, parts: _Parts) -> float:
+def _fill(parts: _Parts) -> float:
+    start = time.perf_counter()
+    parts.features.fill(
+        parts.data.readers,
+        parts.module.image_encoder,
+        parts.module.text_encoder,
+        tokens=parts.module.alignment.needs_tokens,
+        device=parts.trainer.strategy.root_device,
+    )
+    return time.perf_counter() - start
+
+
+def _fit(parts: _Parts) -> float:
     """Seconds of training with its validation; leaves the selected weights in the module."""
     start = time.perf_counter()
     parts.trainer.fit(parts.module, datamodule=parts.data)
@@ -226,7 +233,7 @@ def _fit(job: Job, parts: _Parts) -> float:
     return seconds
 
 
-def _write(job: Job, parts: _Parts, result: RetrievalResult, cost: dict[str, Any]) -> None:
+def _write(job: Job, parts: _Parts, result: RetrievalResult, cost: dict[str, float]) -> None:
     write_ranks(job.directory, **ranks_of(result))
     identity = {
         "config": job.plain,

@@ -40,4 +40,7 @@ class ProcessLauncher(Launcher):
         loader = self.hydra_context.config_loader
         configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         sweep(configs, parallel=self.jobs, threads=self.threads)
-        return [JobReturn(overrides=list(o), cfg=c, status=JobStatus.COMPLETED) for o, c in zip(job_overrides, configs, strict=True)]
+        return [
+            JobReturn(overrides=list(o), cfg=c, status=JobStatus.COMPLETED)
+            for o, c in zip(job_overrides, configs, strict=True)
+        ]

@@ -17,7 +17,7 @@ class Contrastive(Alignment):
         dim: E, or None for the width of the side whose head is `identity`.
         image_head: the image side's head.
         text_head: the text side's head.
-        dropout: in `mlp` heads, in [0, 1).
+        dropout: in the heads, in [0, 1).
         temperature: divides the cosines; the start value where it is learned, then in [0.01, 1].
         learn_temperature: whether it is learned.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
+from mmlit.layers.heads import HeadKind, SharedSpace
 from mmlit.layers.similarity import Temperature, cosine
 from mmlit.losses.info_nce import info_nce
 
@@ -29,16 +30,19 @@ class CrossAttention(Alignment):
     Args:
         image: the image encoder's spec.
         text: the text encoder's spec.
-        dim: E, a multiple of `num_heads`.
+        dim: width of the pooled vectors' space, or None for that of the side whose head is `identity`.
+        image_head: head of the image's pooled vector.
+        text_head: head of the text's pooled vector.
+        token_dim: E, the width in which tokens attend, a multiple of `num_heads`.
         num_heads: attention heads.
-        dropout: on the projected tokens, in [0, 1).
+        dropout: in the heads and on the projections of tokens, in [0, 1).
         sharpness: factor on the cosine of query and key inside the attention's softmax at the start (learned), in
             (0, 30].
         temperature: divides the scores in the loss; the start value where it is learned, then in [0.01, 1].
         learn_temperature: whether it is learned.
 
     Raises:
-        ValueError: if `dim` is not a multiple of `num_heads`, or a number is out of range.
+        ValueError: if `token_dim` is not a multiple of `num_heads`, a number is out of range, or the heads do not fit.
 
     Source: Lee et al. 2018, "Stacked cross attention for image-text matching", Eq. 1–8, arXiv 1803.08024.
     Differs: learned multi-head queries, keys and values; the pooled cosine as residual; both directions in one score;
@@ -54,7 +58,10 @@ class CrossAttention(Alignment):
         *,
         image: ImageSpec,
         text: TextSpec,
-        dim: int,
+        dim: int | None,
+        image_head: HeadKind,
+        text_head: HeadKind,
+        token_dim: int,
         num_heads: int,
         dropout: float,
         sharpness: float,
@@ -62,23 +69,28 @@ class CrossAttention(Alignment):
         learn_temperature: bool,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or dim < num_heads or dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
+        self.space = SharedSpace(
+            image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
+        )
+        if num_heads < 1 or token_dim < num_heads or token_dim % num_heads:
+            raise ValueError(
+                f"token_dim must be a multiple of num_heads, got token_dim={token_dim}, num_heads={num_heads}"
+            )
         if not 0 < sharpness <= MAX_SHARPNESS:
             raise ValueError(f"sharpness must lie in (0, {MAX_SHARPNESS}], got {sharpness}")
         self.num_heads = num_heads
-        self.image_tokens = _TokenProjection(image.dim, dim, dropout)
-        self.text_tokens = _TokenProjection(text.dim, dim, dropout)
-        self.log_sharpness = nn.Parameter(torch.full((2, num_heads, 1, 1), math.log(sharpness)))
+        self.image_tokens = _TokenProjection(image.dim, token_dim, dropout)
+        self.text_tokens = _TokenProjection(text.dim, token_dim, dropout)
+        self.log_sharpness = nn.Parameter(torch.full((2 * num_heads,), math.log(sharpness)))  # a vector: no decay
         self.temperature = Temperature(initial=temperature, learn=learn_temperature)
 
     def embed_image(self, image: Encoded) -> Encoded:
-        """Queries, keys and values (N,P,3E) of the patches, and the unit vector (N,E) of the picture."""
-        return self.image_tokens(image)
+        """Queries, keys and values (N,P,3E) of the patches, and the unit vector of the picture."""
+        return Encoded(self.image_tokens(image.tokens), self.space.embed_image(image.pooled), image.mask)
 
     def embed_text(self, text: Encoded) -> Encoded:
-        """Queries, keys and values (M,L,3E) of the words, and the unit vector (M,E) of the caption."""
-        return self.text_tokens(text)
+        """Queries, keys and values (M,L,3E) of the words, and the unit vector of the caption."""
+        return Encoded(self.text_tokens(text.tokens), self.space.embed_text(text.pooled), text.mask)
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Half of the cross-entropy of each image's row and half of each text's."""
@@ -102,7 +114,7 @@ class CrossAttention(Alignment):
         """Where each word of text b looks in image b: (B,L,P), rows sum to 1, mean over heads."""
         query, _, _ = self._heads(text)
         _, key, _ = self._heads(image)
-        logits = torch.einsum("blhd,bphd->bhlp", query, key) * self.log_sharpness[0].exp()
+        logits = torch.einsum("blhd,bphd->bhlp", query, key) * self._sharpness(0)
         return logits.masked_fill(~image.mask[:, None, None], -torch.inf).softmax(-1).mean(1)
 
     def after_step(self, pairs: Pairs) -> None:
@@ -110,6 +122,10 @@ class CrossAttention(Alignment):
         self.temperature.clamp()
         with torch.no_grad():
             self.log_sharpness.clamp_(max=math.log(MAX_SHARPNESS))
+
+    def _sharpness(self, direction: int) -> Tensor:
+        """Per head (heads,1,1): of words asking (0), of patches asking (1)."""
+        return self.log_sharpness.view(2, -1, 1, 1)[direction].exp()
 
     def _heads(self, item: Encoded) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys as unit vectors per head, values as they are, each (B,T,heads,E/heads), fp32."""
@@ -122,7 +138,7 @@ class CrossAttention(Alignment):
         _, key, value = self._heads(asked)
         num_items, num_tokens, _, _ = query.shape
         flat = query.permute(2, 0, 1, 3).flatten(1, 2)  # (heads, A·T, E/heads)
-        sharpness = self.log_sharpness[direction].exp()
+        sharpness = self._sharpness(direction)
         chunks = [
             _chunk(flat, key[i : i + CHUNK], value[i : i + CHUNK], asked.mask[i : i + CHUNK], sharpness)
             for i in range(0, len(key), CHUNK)
@@ -131,19 +147,17 @@ class CrossAttention(Alignment):
 
 
 class _TokenProjection(nn.Module):
-    """Tokens to width E, normalized, then residual queries, keys and values; pooled to a unit vector of the same space."""
+    """Tokens (B,T,D) to width E, normalized, then residual queries, keys and values side by side: (B,T,3E)."""
 
     def __init__(self, dim_in: int, dim: int, dropout: float) -> None:
         super().__init__()
         self.token = nn.Linear(dim_in, dim)
-        self.pooled = nn.Linear(dim_in, dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, encoded: Encoded) -> Encoded:
-        tokens = F.normalize(self.token(encoded.tokens).float(), dim=-1)
-        tokens = tokens.repeat(1, 1, 3) + self.dropout(self.query_key_value(tokens))
-        return Encoded(tokens, F.normalize(self.pooled(encoded.pooled).float(), dim=-1), encoded.mask)
+    def forward(self, tokens: Tensor) -> Tensor:
+        unit = F.normalize(self.token(tokens).float(), dim=-1)
+        return unit.repeat(1, 1, 3) + self.dropout(self.query_key_value(unit))
 
 
 def _chunk(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sharpness: Tensor) -> Tensor:

@@ -23,9 +23,10 @@ class Joint(Alignment):
     Args:
         image: the image encoder's spec.
         text: the text encoder's spec.
-        dim: E, of the shared space and of the fusion encoder.
+        dim: E, of the shared space; None = the width of the side whose head is `identity`.
         image_head: the image side's head.
         text_head: the text side's head.
+        token_dim: width of the fusion encoder, a multiple of `num_heads`.
         num_layers: fusion layers.
         num_heads: attention heads of a fusion layer.
         dropout: in heads and fusion, in [0, 1).
@@ -37,8 +38,8 @@ class Joint(Alignment):
         ValueError: if a number is out of range, or the heads do not fit.
 
     Source: Li et al. 2021 (ALBEF), Eq. 2–4 and Sec. 3.2, arXiv 2107.07651.
-    Differs: no momentum towers; binary cross-entropy on one logit; ranks by both scores together (a young matching head must
-    not rank by itself); a caption of the same image is never drawn as a negative.
+    Differs: no momentum towers; binary cross-entropy on one logit; ranks by both scores together (a young matching
+    head must not rank by itself); a caption of the same image is never drawn as a negative.
     """
 
     needs_tokens = True
@@ -51,6 +52,7 @@ class Joint(Alignment):
         dim: int | None,
         image_head: HeadKind,
         text_head: HeadKind,
+        token_dim: int,
         num_layers: int,
         num_heads: int,
         dropout: float,
@@ -65,10 +67,10 @@ class Joint(Alignment):
             image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
         )
         self.temperature = Temperature(initial=temperature, learn=learn_temperature)
-        self.image_tokens = nn.Linear(image.dim, self.space.dim)
-        self.text_tokens = nn.Linear(text.dim, self.space.dim)
-        self.fusion = FusionEncoder(dim=self.space.dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
-        self.match = nn.Linear(self.space.dim, 1)
+        self.image_tokens = nn.Linear(image.dim, token_dim)
+        self.text_tokens = nn.Linear(text.dim, token_dim)
+        self.fusion = FusionEncoder(dim=token_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
+        self.match = nn.Linear(token_dim, 1)
         self.match_weight = match_weight
 
     def embed_image(self, image: Encoded) -> Encoded:
@@ -92,7 +94,7 @@ class Joint(Alignment):
             "t2i": 0.5 * info_nce(t2i, t2i_positives),
             "match": self._match_loss(
                 pairs,
-                t2i_positives.argmax(1),
+                t2i_positives,
                 _mine(i2t, i2t_positives, i2t_draws),
                 _mine(t2i, t2i_positives, t2i_draws),
             ),
@@ -112,21 +114,23 @@ class Joint(Alignment):
         """Keeps the learned temperature in bounds."""
         self.temperature.clamp()
 
-    def _match_loss(self, pairs: Pairs, own_image: Tensor, hard_text: Tensor, hard_image: Tensor) -> Tensor:
+    def _match_loss(self, pairs: Pairs, positives: Tensor, hard_text: Tensor, hard_image: Tensor) -> Tensor:
         """One value per fused pair: each text with its image, with a hard image, and each image with a hard text.
 
+        Each copy of an image is paired with its texts: one seen only among negatives would learn to match nothing.
         Where nothing else is in the batch to draw, `_mine` gives −1 and the pair drops out.
         """
         image_at, text_at = (hard_text >= 0).nonzero().flatten(), (hard_image >= 0).nonzero().flatten()
+        own_text, own_image = (positives > 0).nonzero().unbind(1)
         left = [
             pairs.all_image.take(own_image),
             pairs.all_image.take(hard_image[text_at]),
             pairs.image.take(image_at),
         ]
-        right = [pairs.text, pairs.text.take(text_at), pairs.all_text.take(hard_text[image_at])]
+        right = [pairs.text.take(own_text), pairs.text.take(text_at), pairs.all_text.take(hard_text[image_at])]
         logits = self._logit(_concatenate(left), _concatenate(right)).float()
         target = torch.zeros_like(logits)
-        target[: len(own_image)] = 1
+        target[: len(own_image)] = positives[own_text, own_image]
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
     def _logit(self, image: Encoded, text: Encoded) -> Tensor:

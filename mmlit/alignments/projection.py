@@ -17,7 +17,7 @@ class Projection(Alignment):
         dim: E, or None for the width of the side whose head is `identity`.
         image_head: the image side's head.
         text_head: the text side's head.
-        dropout: in `mlp` heads, in [0, 1).
+        dropout: in the heads, in [0, 1).
         margin: cosine above which a non-pair is pushed away, in [−1, 1).
 
     Raises:

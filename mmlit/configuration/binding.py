@@ -24,6 +24,8 @@ RUNTIME: dict[str, frozenset[str]] = {
     "logger.wandb": frozenset({"save_dir"}),
     "callbacks.checkpoint": frozenset({"dirpath"}),
 }
+#: types of the options that belong to no class
+TOP_LEVEL: dict[str, Any] = {"seed": int, "fit": bool, "checkpoint": str | None, "split": str | None}
 #: keys of Hydra's own in a node that names a class
 SPECIAL = ("_target_", "_partial_", "_convert_", "_args_", "_recursive_")
 
@@ -33,7 +35,11 @@ _TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*$", re.MULTILINE)
 
 def problems(config: Mapping[str, Any]) -> list[str]:
     """Every wrong key, missing value and wrong type of a configuration, one line each."""
-    found = []
+    found = [
+        f"{key}: {wrong}, got {config[key]!r}"
+        for key, hint in TOP_LEVEL.items()
+        if key in config and (wrong := _wrong_type(hint, config[key]))
+    ]
     for path, node in targets(config):
         try:
             found += _check(path, node)

@@ -86,9 +86,8 @@ class CocoCaptions:
         for row, image in enumerate(images):
             name = image.get("file_name")
             if not isinstance(name, str) or name not in there:
-                raise FileNotFoundError(
-                    f"{source}: images row {row} (id {image['id']}) names {name!r}, which is not in {self.root / folder}"
-                )
+                where = f"{source}: images row {row} (id {image['id']})"
+                raise FileNotFoundError(f"{where} names {name!r}, which is not in {self.root / folder}")
         names = [image["file_name"] for image in images]
         return [f"{folder}/{name}" for name in names], [there[name] for name in names]
 
@@ -129,7 +128,7 @@ def _owners(source: Path, annotations: list[dict[str, Any]], image_id: np.ndarra
     number = {int(id_): n for n, id_ in enumerate(image_id)}
     owners = np.empty(len(annotations), np.int64)
     for row, annotation in enumerate(annotations):
-        owner = number.get(annotation.get("image_id", None))
+        owner = number.get(annotation.get("image_id", -1))
         if owner is None:
             raise ValueError(
                 f"{source}: annotations row {row} (id {annotation['id']}) names image_id "

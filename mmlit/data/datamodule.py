@@ -1,13 +1,13 @@
 """Splits of image–caption pairs as Lightning asks for them."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mmlit.contracts import Batch, ImageSpec
+from mmlit.contracts import ImageSpec
 from mmlit.data.captions import Captions
 from mmlit.data.reader import BatchReader, Tokenize, tokenize_all
 from mmlit.data.sampling import EpochSampler, EvaluationRows, Row, ShareSampler, TrainingRows, held_out
@@ -91,6 +91,11 @@ class PairsDataModule(LightningDataModule):
                     self.readers[name] = BatchReader(captions=captions, tokens=tokens, spec=self.image)
         self._check()
 
+    def training_facts(self) -> dict[str, Any]:
+        """What a record says of the training data: images, captions, digests of the training and selection splits."""
+        train, val = self.readers["train"].captions, self.readers["val"].captions
+        return {"images": train.num_images, "pairs": train.num_texts, "digests": [train.digest, val.digest]}
+
     def train_dataloader(self) -> DataLoader[Row]:
         """Global batches that only seed and epoch decide."""
         reader = self.readers["train"]
@@ -131,8 +136,8 @@ class PairsDataModule(LightningDataModule):
             self.names["val"],
         ):
             raise ValueError(
-                f"split={self.names['test']} is what training or selection uses; report on another, or set images of the "
-                "training split aside for selection (data.val=500)"
+                f"split={self.names['test']} is what training or selection uses; report on another, or set images of "
+                "the training split aside for selection (data.val=500)"
             )
         parts = [(name, reader.captions) for name, reader in self.readers.items()]
         for i, (name, captions) in enumerate(parts):

@@ -50,8 +50,8 @@ class EvaluationRows(Dataset[Row]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """(image number, epoch) in an order that only seed and epoch decide; each of W devices takes every W-th batch row.
 
-    A global batch holds the same images for any number of devices. `drop_last` leaves out the last, smaller global batch;
-    without it the shares of the last one may be uneven. `set_epoch` is called by Lightning.
+    A global batch holds the same images for any number of devices. `drop_last` leaves out the last, smaller global
+    batch; without it the shares of the last one may be uneven. `set_epoch` is called by Lightning.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Gallery(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Ranks from 1 of the best true item, and the numbers of the ten best, −1 where there are fewer: (N,), (N,10), (M,), (M,10)."""
+    """Ranks from 1 of the best true item (N,), (M,); the ten best (N,10), (M,10), −1 where there are fewer."""
 
     i2t_rank: Tensor
     i2t_top: Tensor
@@ -60,7 +60,7 @@ def rank_all(score: Score, gallery: Gallery, *, image_block: int, text_block: in
     _require_true_item(best_i, gallery.image_id, "image")
     _require_true_item(best_t, gallery.text_id, "text")
     rank_i, rank_t = torch.ones_like(gallery.image_id), torch.ones_like(gallery.text_id)
-    top_i, top_t = _Top(num_images, num_texts, device), _Top(num_texts, num_images, device)
+    top_i, top_t = _Top(num_images, device), _Top(num_texts, device)
     for block in _blocks(score, gallery, image_block, text_block):
         wrong = block.scores.masked_fill(block.positives, -torch.inf)
         rank_i[block.rows] += (wrong >= best_i[block.rows, None]).sum(1)
@@ -101,8 +101,8 @@ def require_finite(scores: Tensor, image_id: Tensor, text_id: Tensor) -> None:
     if not scores.isfinite().all():
         row, column = (~scores.isfinite()).nonzero()[0].tolist()
         raise ValueError(
-            f"score of image id {int(image_id[row])} with text id {int(text_id[column])} is {scores[row, column].item()}; "
-            "only finite scores can be ranked"
+            f"score of image id {int(image_id[row])} with text id {int(text_id[column])} is "
+            f"{scores[row, column].item()}; only finite scores can be ranked"
         )
 
 
@@ -112,20 +112,24 @@ def _require_true_item(best: Tensor, ids: Tensor, side: str) -> None:
         raise ValueError(f"{side} id {int(ids[missing[0]])} has no true item in the gallery")
 
 
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest of fp32 scores (B,C) per row and their columns; of equals the first, which `topk` leaves open."""
+    bits = (scores + 0.0).view(torch.int32)  # adding 0 makes one zero of −0 and 0
+    order = bits ^ ((bits >> 31) & (2**31 - 1))  # integers that compare as the floats do
+    key = order.long() * 2**31 - torch.arange(scores.shape[1], device=scores.device)
+    index = (-key.topk(k, dim=1).values) % 2**31
+    return scores.gather(1, index), index
+
+
 class _Top:
     """The best items of each query over blocks; of equals the first in the gallery."""
 
-    def __init__(self, num_queries: int, num_items: int, device: torch.device) -> None:
-        self.k = min(TOP, num_items)
+    def __init__(self, num_queries: int, device: torch.device) -> None:
         self.score = torch.full((num_queries, TOP), -torch.inf, device=device)
         self.index = torch.full((num_queries, TOP), -1, device=device)
 
     def update(self, queries: slice, items: slice, scores: Tensor) -> None:
-        index = torch.arange(items.start, items.start + scores.shape[1], device=scores.device).expand_as(scores)
-        near, at = scores.topk(min(TOP, scores.shape[1]), dim=1)
-        near, index = (
-            torch.cat([self.score[queries], near], 1),
-            torch.cat([self.index[queries], index.gather(1, at)], 1),
-        )
-        self.score[queries], order = near.topk(TOP, dim=1)
+        near, at = best(scores, min(TOP, scores.shape[1]))
+        near, index = torch.cat([self.score[queries], near], 1), torch.cat([self.index[queries], items.start + at], 1)
+        self.score[queries], order = best(near, TOP)
         self.index[queries] = index.gather(1, order)

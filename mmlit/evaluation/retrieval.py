@@ -14,7 +14,7 @@ KS = (1, 5, 10)
 
 
 class RetrievalResult(NamedTuple):
-    """Numbers in percent (`i2t_r1` … `rsum`, median ranks as ranks), the ranking, its gallery's ids, and how it was scored."""
+    """Numbers in percent (median ranks as ranks), the ranking, the gallery's ids, and how it was scored."""
 
     metrics: dict[str, float]
     ranking: Ranking
@@ -78,20 +78,24 @@ class Retrieval(Metric):
         # bound methods, not the module: a metric that owned it would put its weights into every checkpoint twice
         self.score, self.coarse = score, coarse
 
-    def update(  # type: ignore[override]
-        self, image: Encoded, text: Encoded, image_id: Tensor, text_id: Tensor, text_image_id: Tensor
-    ) -> None:
-        """Adds N embedded images and M embedded texts with their ids."""
+    def update(self, image: Encoded, text: Encoded, image_id: Tensor, text_id: Tensor, text_image_id: Tensor) -> None:
+        """Adds N embedded images and M embedded texts with their ids.
+
+        Raises:
+            ValueError: if a text has more tokens than `max_text_tokens`.
+        """
         if text.tokens.shape[1]:
             gap = self.max_text_tokens - text.tokens.shape[1]
+            if gap < 0:
+                raise ValueError(f"texts have {text.tokens.shape[1]} tokens, more than {self.max_text_tokens}")
             pad = torch.nn.functional.pad
             text = Encoded(pad(text.tokens, (0, 0, 0, gap)), text.pooled, pad(text.mask, (0, gap)))
+        new = {"image_id": image_id, "text_id": text_id, "text_image_id": text_image_id}
         for side, encoded in (("image", image), ("text", text)):
             for part, value in encoded._asdict().items():
-                getattr(self, f"{side}_{part}").append(value.detach() if part == "mask" else value.detach().float())
-        self.image_id.append(image_id)
-        self.text_id.append(text_id)
-        self.text_image_id.append(text_image_id)
+                new[f"{side}_{part}"] = value.detach() if part == "mask" else value.detach().float()
+        for name, value in new.items():
+            getattr(self, name).append(value)
 
     def compute(self) -> RetrievalResult:
         """Ranks the gallery.

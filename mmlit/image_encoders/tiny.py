@@ -1,5 +1,7 @@
 """A small image encoder that learns rendered scenes from scratch in about a minute on one core."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ class TinyImageEncoder(ImageEncoder):
         self.spec = ImageSpec(dim=dim, size=size, resize="squash", interpolation="bilinear")
         widths = (3, dim // 4, dim // 2, dim)
         stem: list[nn.Module] = []
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             stem += [nn.Conv2d(width_in, width_out, 3, 2, 1), nn.GroupNorm(4, width_out), nn.GELU()]
         self.stem = nn.Sequential(*stem)
         self.position = nn.Parameter(0.02 * torch.randn((size // 8) ** 2, dim))

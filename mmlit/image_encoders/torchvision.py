@@ -1,10 +1,12 @@
 """Torchvision's classification backbones without their classifier."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlit.contracts import Encoded, ImageEncoder, ImageSpec
@@ -27,6 +29,8 @@ class TorchvisionEncoder(ImageEncoder):
         interpolation: of resizing.
         mean: of red, green and blue in 0…1; pixels become (x/255 − mean)/std. Goes with the weights.
         std: of red, green and blue, > 0.
+        grid: tokens per side, averaged from the backbone's own grid (1 … its side), or None for that grid; `pooled` is
+            not touched. The cost of attending to P tokens falls with P.
         freeze: whether nothing moves, batch-norm statistics included.
 
     Raises:
@@ -48,11 +52,14 @@ class TorchvisionEncoder(ImageEncoder):
         interpolation: Literal["bilinear", "bicubic"],
         mean: Triple,
         std: Triple,
+        grid: int | None,
         freeze: bool,
     ) -> None:
         super().__init__()
         _check_numbers(size, mean, std)
-        self.name = name
+        if grid is not None and not 1 <= grid <= size // 32:
+            raise ValueError(f"grid must lie in 1 … {size // 32} for size={size}, or be null; got {grid}")
+        self.name, self.grid = name, grid
         self.family, self.backbone = _build(name)
         classifier = getattr(self.backbone, self.family.classifier)
         setattr(self.backbone, self.family.classifier, nn.Identity())
@@ -61,7 +68,7 @@ class TorchvisionEncoder(ImageEncoder):
             tensors = read_weights(weights) if is_weight_file(weights) else _fetch(name, weights, preprocessing)
             dropped = [f"{self.family.classifier}.{key}" for key in classifier.state_dict()]
             load_exactly(self.backbone, tensors, source=f"weights={weights} for name={name}", dropped=dropped)
-        # On a CPU convolutions of this layout are faster by up to a half.
+        # On a CPU convolutions of this layout are faster by a fifth to a third.
         self.backbone.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -72,12 +79,15 @@ class TorchvisionEncoder(ImageEncoder):
 
     def extra_repr(self) -> str:
         """The settings that neither the spec nor the weights tell."""
-        return f"{self.name}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+        return f"{self.name}, grid={self.grid}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
 
     def forward(self, pixels: Tensor) -> Encoded:
         """See `ImageEncoder.forward`; tokens row by row from the top left, mask all True."""
         pixels = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
         tokens, pooled = self.family.encode(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
+        if self.grid is not None:
+            own = tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
+            tokens = F.adaptive_avg_pool2d(own, self.grid).flatten(2).transpose(1, 2)
         return Encoded(tokens, pooled, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 

@@ -97,7 +97,7 @@ def _child(work: Work) -> None:
     sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1, errors="replace")
     try:
         work.call()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (whatever ended the job is told in its log and by its exit code)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

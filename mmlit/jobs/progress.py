@@ -23,12 +23,14 @@ _LINE_PAUSE = 30.0
 def read_status(directory: Path) -> dict[str, Any]:
     """What a run last said of itself; empty before it said anything."""
     try:
-        return json.loads((directory / "status.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((directory / "status.json").read_text())
     except FileNotFoundError:
         return {}
 
 
-def seconds_left(shares: Sequence[tuple[float, float]], done: Sequence[float], waiting: int, parallel: int) -> float | None:
+def seconds_left(
+    shares: Sequence[tuple[float, float]], done: Sequence[float], waiting: int, parallel: int
+) -> float | None:
     """Time left: (share done, seconds so far) of running jobs, seconds of ended ones, how many wait.
 
     None while nothing is known yet.
@@ -67,18 +69,24 @@ class LiveView:
     def show(self, running: Sequence[tuple[Work, float]], ended: Sequence[Outcome], num_waiting: int) -> None:
         """See `mmlit.jobs.pool.Watcher`."""
         statuses = [read_status(work.directory) for work, _ in running]
-        shares = [(float(status.get("share", 0)), seconds) for status, (_, seconds) in zip(statuses, running, strict=True)]
+        shares = [
+            (float(status.get("share", 0)), seconds) for status, (_, seconds) in zip(statuses, running, strict=True)
+        ]
         left = seconds_left(shares, [outcome.seconds for outcome in ended], num_waiting, self.parallel)
         head = f"run {self.skipped + len(ended) + len(running)} of {self.total}, {_clock(left)} left"
         for place, outcome in enumerate(ended[self._told :], start=self.skipped + self._told + 1):
             said = f"failed: {outcome.error}" if outcome.error else "done"
-            self.console.print(f"[{place}/{self.total}] {outcome.name}: {said} ({_clock(outcome.seconds)})", markup=False)
+            self.console.print(
+                f"[{place}/{self.total}] {outcome.name}: {said} ({_clock(outcome.seconds)})", markup=False
+            )
         self._told = len(ended)
         if self.console.is_terminal:
             self.live.update(_table(head, running, statuses), refresh=True)
         elif running and time.monotonic() - self._last > _LINE_PAUSE:
             self._last = time.monotonic()
-            doing = "; ".join(f"{work.name} {100 * share:.0f} %" for (work, _), (share, _) in zip(running, shares, strict=True))
+            doing = "; ".join(
+                f"{work.name} {100 * share:.0f} %" for (work, _), (share, _) in zip(running, shares, strict=True)
+            )
             self.console.print(f"{head}: {doing}", markup=False, soft_wrap=True)
 
 

@@ -27,7 +27,9 @@ class FusionEncoder(nn.Module):
         if num_layers < 1:
             raise ValueError(f"num_layers must be >= 1, got {num_layers}")
         if num_heads < 1 or dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
+            raise ValueError(f"token_dim must be a multiple of num_heads, got token_dim={dim}, num_heads={num_heads}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         layer = nn.TransformerDecoderLayer(dim, num_heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(dim))
 

@@ -66,10 +66,10 @@ class SharedSpace(nn.Module):
         dim: E, the width of the shared space; None = the width of the side whose head is `identity`.
         image_head: kind of the image side's head; `identity` maps the texts into the image encoder's own space.
         text_head: kind of the text side's head.
-        dropout: in [0, 1), inside `mlp` heads.
+        dropout: in [0, 1), on the encoders' vectors, and inside `mlp` heads.
 
     Raises:
-        ValueError: if `dim` is None and no head is `identity`, or the widths do not fit.
+        ValueError: if `dim` is None and no head is `identity`, the widths do not fit, or `dropout` is out of range.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class SharedSpace(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         if dim is None:
             if "identity" not in (image_head, text_head):
                 raise ValueError("alignment.dim may be null only where one head is identity")
@@ -90,13 +92,14 @@ class SharedSpace(nn.Module):
         if dim < 1:
             raise ValueError(f"dim must be >= 1, got {dim}")
         self.dim = dim
+        self.dropout = nn.Dropout(dropout)
         self.image = head(image_head, dim_in=image.dim, dim_out=dim, dropout=dropout)
         self.text = head(text_head, dim_in=text.dim, dim_out=dim, dropout=dropout)
 
     def embed_image(self, pooled: Tensor) -> Tensor:
         """(N,D) → unit vectors (N,E), fp32."""
-        return F.normalize(self.image(pooled).float(), dim=-1)
+        return F.normalize(self.image(self.dropout(pooled)).float(), dim=-1)
 
     def embed_text(self, pooled: Tensor) -> Tensor:
         """(M,D) → unit vectors (M,E), fp32."""
-        return F.normalize(self.text(pooled).float(), dim=-1)
+        return F.normalize(self.text(self.dropout(pooled)).float(), dim=-1)

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from safetensors import SafetensorError
@@ -31,9 +32,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"weights={path}: no such file")
     try:
         weights = load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"weights={path} cannot be read: {reason}") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"weights={path} cannot be read: {first_line(error)}") from error
     if not (isinstance(weights, dict) and weights and all(isinstance(value, Tensor) for value in weights.values())):
         found = f"entries {spell(weights)}" if isinstance(weights, dict) else f"a {type(weights).__name__}"
         raise ValueError(f"weights={path} must be a state dict, keys to tensors; it holds {found}")
@@ -79,9 +79,15 @@ def spell(keys: Iterable[object]) -> str:
     return ", ".join(names[:_NUM_SPELT]) + (", …" if len(names) > _NUM_SPELT else "")
 
 
+def first_line(error: Exception) -> str:
+    """What went wrong, in so few words that it fits into a line of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return shorten(lines[0], 200, placeholder=" …")
+
+
 def _read_pickle(file: Path) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to load the file unsafely
+    except (pickle.UnpicklingError, KeyError, AttributeError, IndexError) as error:
+        # torch's own messages advise to load the file unsafely, or are the bare number of an opcode
         raise ValueError("it is damaged or holds more than tensors and plain containers") from error

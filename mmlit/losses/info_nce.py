@@ -21,8 +21,7 @@ def info_nce(scores: Tensor, positives: Tensor) -> Tensor:
     per row van den Oord et al. 2018, Eq. 4, arXiv 1807.03748.
     """
     if scores.ndim != 2 or scores.shape != positives.shape:
-        raise ValueError(
-            f"scores and positives must be matrices of one shape, got {tuple(scores.shape)} and {tuple(positives.shape)}"
-        )
+        shapes = f"{tuple(scores.shape)} and {tuple(positives.shape)}"
+        raise ValueError(f"scores and positives must be matrices of one shape, got {shapes}")
     log_softmax = F.log_softmax(scores if scores.dtype.itemsize >= 4 else scores.float(), dim=1)
     return -(positives * log_softmax).sum(1) / positives.sum(1)

@@ -34,7 +34,7 @@ def write_comparison(
         ValueError: whatever `compare` refuses.
     """
     # The library that draws is slow to import, which `--help` need not wait for.
-    from mmlit.results.plot import picture  # noqa: PLC0415
+    from mmlit.results.plot import picture
 
     comparison = compare(directories, baseline=baseline, allow_unlike=allow_unlike)
     files = {

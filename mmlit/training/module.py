@@ -1,10 +1,12 @@
 """The LightningModule: two encoders, an alignment, and nothing that only one alignment understands."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -58,6 +60,7 @@ class RetrievalModule(LightningModule):
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
         self.result: RetrievalResult | None = None
         self.budget = Budget(epochs=0, steps=0, pairs_seen=0)
+        self.fit_start = 0.0
         self._pairs: Pairs | None = None
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
@@ -86,6 +89,9 @@ class RetrievalModule(LightningModule):
             self.alignment.after_step(self._pairs)
             self._pairs = None
 
+    def on_fit_start(self) -> None:
+        self.fit_start = time.perf_counter()
+
     def on_train_epoch_end(self) -> None:
         self.budget = self.budget._replace(epochs=self.budget.epochs + 1)
 
@@ -110,13 +116,17 @@ class RetrievalModule(LightningModule):
         self.result = self._report("test")
         self.evaluator.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer on the groups of `parameter_groups`, the schedule counted in steps."""
         optimizer = self.optimizer_(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule_(optimizer, total_steps=steps), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": self.schedule_(optimizer, total_steps=steps),
+                "interval": "step",
+                "frequency": 1,
+            },
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -128,7 +138,9 @@ class RetrievalModule(LightningModule):
             # a run's budget is the whole of it, also for the checkpoint that was best on the way
             "pairs_seen": round(self.budget.pairs_seen * steps / max(1, self.budget.steps)),
         }
-        checkpoint["mmlit"] = {"version": CHECKPOINT_VERSION, "origin": self.origin, "budget": planned}
+        seconds = time.perf_counter() - self.fit_start
+        own = {"version": CHECKPOINT_VERSION, "origin": self.origin, "budget": planned, "fit_seconds": seconds}
+        checkpoint["mmlit"] = own
 
     def adopt(self, checkpoint: dict[str, Any], *, name: str) -> None:
         """Takes over what a checkpoint of file name `name` says of its training."""

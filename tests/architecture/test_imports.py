@@ -86,11 +86,18 @@ def test_sizes_and_habits(path):
 
 
 def test_no_room_for_leftovers():
-    assert not [path for path in FILES if path.stem in {"utils", "common", "base", "helpers", "misc", "registry", "factory"}]
+    assert not [
+        path for path in FILES if path.stem in {"utils", "common", "base", "helpers", "misc", "registry", "factory"}
+    ]
 
 
 def test_an_axis_is_a_group_a_package_and_a_test_folder():
-    packages = {"alignment": "alignments", "image_encoder": "image_encoders", "text_encoder": "text_encoders", "data": "data"}
+    packages = {
+        "alignment": "alignments",
+        "image_encoder": "image_encoders",
+        "text_encoder": "text_encoders",
+        "data": "data",
+    }
     for group, package in packages.items():
         assert (ROOT / "conf" / group).is_dir()
         assert (PACKAGE / package).is_dir()

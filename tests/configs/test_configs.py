@@ -46,7 +46,9 @@ def test_choice_composes_and_binds(path):
     assert text.count("_target_:") >= 1
     assert "${hydra" not in text
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 30
-    assert not {"name", "type", "enabled"} & (set(yaml.safe_load(text)) - {"name"} if group in LISTS else _own_keys(text))
+    assert not {"name", "type", "enabled"} & (
+        set(yaml.safe_load(text)) - {"name"} if group in LISTS else _own_keys(text)
+    )
 
 
 def _own_keys(text: str) -> set[str]:
@@ -73,10 +75,15 @@ def test_sweep_begins_with_its_question_and_every_point_binds(path):
     assert text.splitlines()[0].startswith("# ")
     assert text.splitlines()[0].endswith("?")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(path.stem, ["hydra.searchpath=[file://" + str(path.parent) + "]"], return_hydra_config=True)
-    for choices in config.hydra.sweeper.params.alignment.split(","):
-        assert (CONF / "alignment" / f"{choices}.yaml").is_file()
+    with initialize_config_dir(str(path.parent), version_base="1.3"):
+        config = compose(path.stem, [f"hydra.searchpath=[file://{CONF}]"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.endswith("ProcessLauncher")
+    params = config.hydra.sweeper.params
+    for alignment in params.alignment.split(","):
+        assert (CONF / "alignment" / f"{alignment}.yaml").is_file()
+        extra = [f"experiment={params.experiment}"] if "experiment" in params else []
+        found = problems(composed(f"alignment={alignment}", *extra))
+        assert all(line.endswith("must be given, got '???'") for line in found), found
 
 
 def test_only_seed_paths_and_nothing_else_is_interpolated():
@@ -128,4 +135,8 @@ def test_identity_ignores_where_and_sees_what():
 
 
 def test_targets_walks_nested_nodes():
-    assert {path for path, _ in targets(composed("trainer=ddp"))} >= {"trainer.strategy", "data.source", "callbacks.checkpoint"}
+    assert {path for path, _ in targets(composed("trainer=ddp"))} >= {
+        "trainer.strategy",
+        "data.source",
+        "callbacks.checkpoint",
+    }

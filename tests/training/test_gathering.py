@@ -37,7 +37,9 @@ def alignment_named(name: str) -> torch.nn.Module:
 def data() -> tuple[Encoded, Encoded, Batch]:
     """Eight images with one caption each; images 2 and 5 are one image; captions of different length."""
     generator = torch.Generator().manual_seed(1)
-    image = Encoded(torch.randn(8, 4, 24, generator=generator), torch.randn(8, 24, generator=generator), torch.ones(8, 4).bool())
+    image = Encoded(
+        torch.randn(8, 4, 24, generator=generator), torch.randn(8, 24, generator=generator), torch.ones(8, 4).bool()
+    )
     lengths = torch.tensor([3, 2, 3, 5, 6, 4, 2, 6])
     mask = torch.arange(6) < lengths[:, None]
     text = Encoded(torch.randn(8, 6, 16, generator=generator), torch.randn(8, 16, generator=generator), mask)
@@ -55,7 +57,9 @@ def gradients(name: str, rows: slice) -> dict[str, torch.Tensor]:
     own_text = Encoded(text.tokens[rows, :width], text.pooled[rows], text.mask[rows, :width])
     for part in (own_image.pooled, own_text.pooled):
         part.requires_grad_()
-    own = batch._replace(image_id=batch.image_id[rows], text_id=batch.text_id[rows], text_image_id=batch.text_image_id[rows])
+    own = batch._replace(
+        image_id=batch.image_id[rows], text_id=batch.text_id[rows], text_image_id=batch.text_image_id[rows]
+    )
     image_here, all_image, image_offset = gather_encoded(alignment.embed_image(own_image))
     text_here, all_text, text_offset = gather_encoded(alignment.embed_text(own_text))
     pairs = Pairs(
@@ -73,11 +77,9 @@ def worker(rank: int, name: str, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     found = gradients(name, SHARES[rank])
     for key, value in found.items():
-        if key not in {"image", "text"}:  # DDP averages the gradients of parameters
+        if key not in {"image", "text"}:  # DDP sums the gradients of parameters over devices, and halves them
             dist.all_reduce(value)
-            value /= 2
-        else:
-            value /= 2
+        value.div_(2)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

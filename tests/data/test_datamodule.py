@@ -1,0 +1,205 @@
+"""Order, captions, splits, batches: what training and evaluation are given."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmlit.contracts import ImageSpec, uniform
+from mmlit.data.coco import CocoCaptions
+from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.reader import tokenize_all
+from mmlit.data.sampling import EpochSampler, ShareSampler, TrainingRows, held_out
+from mmlit.text_encoders.tiny import TinyTextEncoder
+
+SPEC = ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear")
+TEXT = TinyTextEncoder(vocabulary_size=100, max_length=4, dim=32, num_layers=1, freeze=False)
+
+
+def module(root, **changes):
+    options = {
+        "root": str(root),
+        "source": lambda root: CocoCaptions(
+            root=root, annotations="annotations/captions_{split}2017.json", images="{split}2017", prepare=None
+        ),
+        "train": "train",
+        "val": "val",
+        "test": "test",
+        "batch_size": 4,
+        "num_workers": 0,
+        "drop_last": True,
+        "seed": 0,
+        "split": None,
+        "image": SPEC,
+        "tokenize": TEXT.tokenize,
+    }
+    return PairsDataModule(**options | changes)
+
+
+@pytest.fixture
+def three_splits(coco, tmp_path):
+    coco("train", {i: [f"train {i} {k}" for k in range(1 + i % 3)] for i in range(1, 11)})
+    coco("val", {i: ["one", "two two"] for i in range(20, 25)}, first_caption=100)
+    coco("test", {i: ["x"] * (1 + i % 2) for i in range(30, 35)}, first_caption=200)
+    return tmp_path
+
+
+def epoch(data, number: int) -> list:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def test_training_shows_one_caption_of_each_image(three_splits):
+    """Trap 25: the last small batch is dropped in training, never in evaluation."""
+    data = module(three_splits)
+    data.setup("fit")
+    batches = epoch(data, 0)
+    assert [len(batch.image_id) for batch in batches] == [4, 4]
+    for batch in batches:
+        assert batch.image.shape == (4, 3, 8, 8)
+        assert batch.image.dtype == torch.uint8
+        assert batch.text_image_id.tolist() == batch.image_id.tolist()
+        assert batch.token_ids.shape == batch.token_mask.shape
+        assert batch.token_mask.any(0).all()  # trimmed to the longest of the batch
+    assert sum(len(batch.image_id) for batch in data.val_dataloader()) == 5
+
+
+def test_evaluation_shows_every_caption_once(three_splits):
+    data = module(three_splits)
+    data.setup("test")
+    batches = list(data.test_dataloader())
+    texts = torch.cat([batch.text_id for batch in batches])
+    assert len(texts) == len(texts.unique()) == 7
+    assert torch.cat([batch.image_id for batch in batches]).tolist() == [30, 31, 32, 33, 34]
+
+
+def test_order_and_captions_depend_on_seed_and_epoch_alone(three_splits):
+    def seen(seed, number, workers):
+        data = module(three_splits, seed=seed, num_workers=workers)
+        data.setup("fit")
+        return [(batch.image_id.tolist(), batch.text_id.tolist()) for batch in epoch(data, number)]
+
+    assert seen(0, 3, 0) == seen(0, 3, 2)
+    assert seen(0, 3, 0) != seen(0, 4, 0)
+    assert seen(0, 3, 0) != seen(1, 3, 0)
+
+
+def test_captions_are_drawn_evenly(three_splits):
+    data = module(three_splits)
+    data.setup("fit")
+    rows = TrainingRows(captions=data.readers["train"].captions, seed=0)
+    image = data.readers["train"].captions.image_id.tolist().index(5)
+    drawn = [rows[image, number].texts[0] for number in range(600)]
+    assert np.bincount(np.array(drawn) - min(drawn)).min() > 150
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_devices_share_the_same_global_batches(drop_last):
+    one = list(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last))
+    shares = [
+        list(EpochSampler(size=23, batch_size=3, seed=1, drop_last=drop_last, rank=rank, world_size=2))
+        for rank in range(2)
+    ]
+    assert len(one) == (18 if drop_last else 23)
+    for start in range(0, 18, 6):
+        together = [pair for share in shares for pair in share[start // 2 : start // 2 + 3]]
+        assert sorted(together) == sorted(one[start : start + 6])
+    assert sum(map(len, shares)) == len(one)
+    assert len(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last)) == len(one)
+
+
+def test_evaluation_shares_repeat_nothing():
+    """Trap 5: 10 images on 4 devices, without the two that padding would add."""
+    shares = [list(ShareSampler(size=10, rank=rank, world_size=4)) for rank in range(4)]
+    assert sorted(number for share in shares for number in share) == list(range(10))
+
+
+def test_held_out_images_are_the_same_for_every_run():
+    ids = np.arange(1000) * 17
+    stay, aside = held_out(ids, 100)
+    assert len(aside) == 100
+    assert sorted([*stay, *aside]) == list(range(1000))
+    shuffled = np.random.default_rng(0).permutation(1000)
+    assert set(ids[shuffled][held_out(ids[shuffled], 100)[1]]) == set(ids[aside])
+    assert abs(aside.mean() - 500) < 100
+    with pytest.raises(ValueError, match=r"data\.val=1000 .* 1 … 999"):
+        held_out(ids, 1000)
+
+
+def test_selection_from_training_images(three_splits):
+    """Trap 9: selection and report never share an image."""
+    data = module(three_splits, val=3, test="val")
+    data.setup("fit")
+    data.setup("test")
+    ids = {part: set(reader.captions.image_id.tolist()) for part, reader in data.readers.items()}
+    assert len(ids["train"]) == 7
+    assert len(ids["val"]) == 3
+    assert ids["train"] | ids["val"] == set(range(1, 11))
+    assert ids["test"] == set(range(20, 25))
+
+
+def test_reporting_on_what_was_selected_on_is_refused(three_splits):
+    """Trap 9."""
+    data = module(three_splits, split="val")
+    data.setup("fit")
+    with pytest.raises(ValueError, match="split=val is what training or selection uses"):
+        data.setup("test")
+
+
+def test_splits_that_share_an_image_are_refused(coco, three_splits):
+    """Trap 9: by id, and by file where ids differ."""
+    coco("test", {i: ["x"] for i in (5, 40)}, first_caption=200)
+    data = module(three_splits)
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"captions_train2017.*captions_test2017.*share 1 images, e\.g\. id 5"):
+        data.setup("test")
+
+
+def test_splits_that_share_a_file_are_refused(coco, tmp_path):
+    coco("train", {1: ["a"], 2: ["b"]})
+    coco("val", {3: ["c"]}, first_caption=50)
+    together = lambda root: CocoCaptions(  # noqa: E731
+        root=root, annotations="annotations/captions_{split}2017.json", images="all", prepare=None
+    )
+    (tmp_path / "all").mkdir()
+    for path in [*tmp_path.glob("train2017/*"), *tmp_path.glob("val2017/*")]:
+        path.rename(tmp_path / "all" / path.name)
+    annotation = tmp_path / "annotations" / "captions_val2017.json"
+    annotation.write_text(annotation.read_text().replace("000000000003.jpg", "000000000002.jpg"))
+    with pytest.raises(ValueError, match=r"share 1 images, e\.g\. file all/000000000002\.jpg"):
+        module(tmp_path, source=together, batch_size=1).setup("fit")
+
+
+@pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("num_workers", -1)])
+def test_numbers_out_of_range_are_refused(option, value):
+    with pytest.raises(ValueError, match=rf"data\.{option} must be >= \d, got {value}"):
+        module("nowhere", **{option: value})
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(three_splits):
+    data = module(three_splits, batch_size=11)
+    with pytest.raises(ValueError, match=r"data\.batch_size=11 is more than the 10 training images"):
+        data.setup("fit")
+
+
+def test_tokens_are_those_of_the_tokenizer(three_splits):
+    data = module(three_splits)
+    data.setup("fit")
+    captions = data.readers["train"].captions
+    table = tokenize_all(captions, TEXT.tokenize)
+    ids, mask = table.take([0, 5])
+    expected_ids, expected_mask = TEXT.tokenize([captions.texts[0].as_py(), captions.texts[5].as_py()])
+    assert (ids == expected_ids).all()
+    assert (mask == expected_mask).all()
+
+
+def test_unreadable_picture_is_told_by_name(three_splits):
+    (three_splits / "train2017" / "000000000004.jpg").write_bytes(b"broken")
+    data = module(three_splits)
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"000000000004\.jpg: not a readable picture"):
+        [list(epoch(data, number)) for number in range(5)]
+
+
+def test_uniform_is_the_same_in_any_process():
+    assert uniform(0, 3, 17).item() == uniform(0, 3, torch.tensor([17]))[0].item()

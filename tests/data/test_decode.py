@@ -1,0 +1,83 @@
+"""Files to pixels: squash and crop, upright, every mode of picture, and files that are none."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmlit.contracts import ImageSpec
+from mmlit.data.decode import decode
+
+SQUASH = ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear")
+CROP = SQUASH._replace(resize="crop")
+
+
+def file(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Left half red, right half blue."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 255
+    pixels[:, width // 2 :, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def test_squash_keeps_everything_crop_keeps_the_middle():
+    """Trap 24: size and way of resizing are those of the encoder's spec."""
+    wide = file(halves(32, 8))
+    squashed, cropped = decode(wide, SQUASH, name="a"), decode(wide, CROP, name="a")
+    assert squashed.shape == cropped.shape == (3, 8, 8)
+    assert squashed.dtype == torch.uint8
+    assert squashed[0, 0, 0] == 255
+    assert squashed[2, 0, 7] == 255
+    assert cropped[0, 0, :4].tolist() == [255] * 4
+    three = np.zeros((8, 24, 3), np.uint8)
+    three[:, 8:16, 1] = 255  # only the middle third is green
+    assert (decode(file(Image.fromarray(three)), CROP, name="a")[1] == 255).all()
+
+
+def test_same_size_is_not_touched():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert (decode(file(Image.fromarray(pixels)), SQUASH, name="a").permute(1, 2, 0).numpy() == pixels).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    gray = Image.fromarray(np.full((8, 8), 200, np.uint8))
+    picture = Image.fromarray(np.full((8, 8), 200 * 257, np.uint16)) if mode == "I;16" else gray.convert(mode)
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    found = decode(file(picture, kind), SQUASH, name="a")
+    assert found.shape == (3, 8, 8)
+    assert found.float().mean() > 150
+
+
+def test_transparency_lies_on_white():
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (decode(file(clear), SQUASH, name="a") == 255).all()
+
+
+def test_turned_by_exif():
+    picture = halves(8, 8)
+    exif = picture.getexif()
+    exif[0x0112] = 3  # upside down and mirrored: turned by 180 degrees
+    turned = decode(file(picture, "JPEG", exif=exif, quality=100), SQUASH, name="a")
+    assert turned[2, 4, 0] > 200
+    assert turned[0, 4, 7] > 200
+
+
+@pytest.mark.parametrize("broken", [b"", b"no picture", file(halves(64, 64), "JPEG")[:300]])
+def test_what_is_no_picture_is_told_by_name(broken):
+    with pytest.raises(ValueError, match=r"^some/where\.jpg: not a readable picture"):
+        decode(broken, SQUASH, name="some/where.jpg")
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(ValueError, match="bomb"):
+        decode(file(halves(16, 16)), SQUASH, name="a")

@@ -1,0 +1,244 @@
+"""From pairs on disk to the record, as a user runs it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+ALIGNMENTS = sorted(path.stem for path in (ROOT / "conf" / "alignment").glob("*.yaml"))
+
+
+def record(folder: Path) -> tuple[Path, dict]:
+    """The only record below a folder."""
+    (path,) = folder.rglob("result.json")
+    return path.parent, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_every_alignment_trains_and_leaves_its_record(train, tmp_path, alignment):
+    ended = train(f"alignment={alignment}")
+    assert ended.code == 0, ended.err
+    folder, found = record(tmp_path / "outputs")
+    assert found["choices"]["alignment"] == alignment
+    assert found["split"] == "test"
+    assert found["gallery"] == {"images": 24, "texts": 120, "hash": found["gallery"]["hash"]}
+    assert found["budget"] == {"epochs": 2, "steps": 12, "pairs_seen": 192}
+    assert found["selection"].startswith("best val/rsum, epoch ")
+    assert found["scored"] == ("rerank@8" if alignment == "joint" else "full")
+    assert 0 < found["parameters"]["trainable"] <= found["parameters"]["total"]
+    assert found["cost"]["fit_seconds"] > 0
+    assert f"alignment={alignment}" in found["overrides"]
+    ranks = np.load(folder / "ranks.npz")
+    assert len(ranks["i2t_rank"]) == 24
+    assert np.mean(ranks["t2i_rank"] <= 1) * 100 == pytest.approx(found["metrics"]["t2i_r1"])
+    with (folder / "metrics.csv").open() as file:
+        columns = csv.DictReader(file).fieldnames
+    assert {"train/loss", "val/rsum", "test/rsum"} <= set(columns)
+    assert list(folder.glob("events.out.tfevents*"))
+
+
+def test_checkpoint_holds_plain_containers_and_a_name_that_overrides_take(train, tmp_path):
+    """Traps 29 and 32."""
+    assert train().code == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    assert path.name == "best.ckpt"
+    assert "=" not in str(path.relative_to(tmp_path))
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["mmlit"]["origin"]["config"]["alignment"]["temperature"] == 0.07
+
+
+def test_test_split_is_written_only_by_the_final_test(train, tmp_path):
+    """Trap 9: nothing before the end of training sees the reported split."""
+    assert train("trainer.max_epochs=3").code == 0
+    (path,) = tmp_path.rglob("metrics.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    tested = [place for place, row in enumerate(rows) if row["test/rsum"]]
+    assert tested == [len(rows) - 1]
+    assert sum(bool(row["val/rsum"]) for row in rows) == 3
+
+
+def test_a_checkpoint_evaluates_to_the_numbers_of_its_run(train, tmp_path, scenes):
+    assert train("alignment=joint", "seed=3").code == 0
+    _, trained = record(tmp_path / "outputs")
+    (path,) = tmp_path.rglob("*.ckpt")
+    again = tmp_path / "again"
+    ended = train("fit=false", f"checkpoint={path}", f"paths.outputs={again}", f"data.root={scenes}", small=False)
+    assert ended.code == 0, ended.err
+    _, evaluated = record(again)
+    assert evaluated["metrics"] == trained["metrics"]
+    assert evaluated["choices"]["alignment"] == "joint"
+    assert evaluated["seed"] == 3
+    assert evaluated["data"] == trained["data"]
+    assert evaluated["budget"] == trained["budget"]
+    assert 0 < evaluated["cost"]["fit_seconds"] <= trained["cost"]["fit_seconds"]
+
+
+def test_a_checkpoint_evaluates_on_another_split_and_folder(train, tmp_path, scenes):
+    assert train().code == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "annotations").symlink_to(scenes / "annotations")
+    (other / "val2017").symlink_to(scenes / "val2017")
+    ended = train(
+        "fit=false", f"checkpoint={path}", "split=val", f"data.root={other}", f"paths.outputs={tmp_path}/x", small=False
+    )
+    assert ended.code == 0, ended.err
+    _, evaluated = record(tmp_path / "x")
+    assert evaluated["split"] == "val"
+    assert evaluated["gallery"]["images"] == 16
+
+
+def test_the_same_run_gives_the_same_numbers(train, tmp_path):
+    for place in ("a", "b"):
+        assert train("alignment=joint", f"paths.outputs={tmp_path}/{place}").code == 0
+    first, second = (record(tmp_path / place)[1] for place in ("a", "b"))
+    assert first["metrics"] == second["metrics"]
+    assert first["config_hash"] == second["config_hash"]
+    other = train("alignment=joint", "seed=1", f"paths.outputs={tmp_path}/c")
+    assert other.code == 0
+    assert record(tmp_path / "c")[1]["metrics"] != first["metrics"]
+
+
+def test_selection_by_the_last_epoch(train, tmp_path):
+    assert train("callbacks=[last]").code == 0
+    assert record(tmp_path / "outputs")[1]["selection"] == "last epoch, epoch 2"
+    assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_early_stopping_is_an_option(train, tmp_path):
+    ended = train(
+        "callbacks=[best,early_stopping]",
+        "callbacks.early_stopping.patience=1",
+        "optimizer.lr=0.0",
+        "trainer.max_epochs=9",
+    )
+    assert ended.code == 0, ended.err
+    assert record(tmp_path / "outputs")[1]["budget"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("alignment", ["contrastive", "cross_attention"])
+def test_features_in_memory_change_no_number(train, tmp_path, alignment):
+    """Frozen towers encode once; the same batches, the same losses."""
+    frozen = [f"alignment={alignment}", "image_encoder.freeze=true", "text_encoder.freeze=true"]
+    assert train(*frozen, f"paths.outputs={tmp_path}/plain").code == 0
+    ended = train(*frozen, "features=memory", f"paths.outputs={tmp_path}/stored")
+    assert ended.code == 0, ended.err
+    plain, stored = (record(tmp_path / place)[1] for place in ("plain", "stored"))
+    assert plain["parameters"]["trainable"] < plain["parameters"]["total"]
+    for name, value in plain["metrics"].items():
+        assert stored["metrics"][name] == pytest.approx(value, abs=2.0), name
+
+
+def test_frozen_towers_do_not_move_in_a_run(train, tmp_path):
+    """Trap 22."""
+    assert train("image_encoder.freeze=true", "trainer.max_epochs=2").code == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    after = torch.load(path, weights_only=True)["state_dict"]
+    ended = train(
+        "image_encoder.freeze=true", "trainer.max_epochs=1", "optimizer.lr=0.0", f"paths.outputs={tmp_path}/still"
+    )
+    assert ended.code == 0, ended.err
+    (path,) = (tmp_path / "still").rglob("*.ckpt")
+    before = torch.load(path, weights_only=True)["state_dict"]
+    moved = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"text_encoder", "alignment"}
+
+
+def test_bf16_on_a_cpu(train, tmp_path):
+    assert train("trainer.precision=bf16-mixed", "alignment=joint").code == 0
+    assert np.isfinite(record(tmp_path / "outputs")[1]["metrics"]["rsum"])
+
+
+def test_wandb_works_offline(train, tmp_path):
+    """Trap 30: the run is closed inside the job."""
+    ended = train("logger=[csv,wandb]", "trainer.max_epochs=1", "logger.wandb.offline=true")
+    assert ended.code == 0, ended.err
+    assert list(tmp_path.rglob("offline-run-*"))
+
+
+def test_smoke_experiment(train, tmp_path, scenes):
+    ended = train("experiment=smoke", f"data.root={scenes}", "data.batch_size=8", small=False)
+    assert ended.code == 0, ended.err
+    assert record(tmp_path / "outputs")[1]["budget"]["steps"] == 8
+
+
+@pytest.fixture
+def sweep(tmp_path, scenes):
+    """The main comparison's sweep, small: runs in a process that has run no torch operation."""
+
+    def run(*overrides: str) -> subprocess.CompletedProcess:
+        command = [
+            sys.executable, "train.py", "--config-dir", "sweeps", "--config-name", "alignments",
+            f"paths.outputs={tmp_path}/sweep", f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1",
+            "trainer.check_val_every_n_epoch=1", "image_encoder.dim=32", "text_encoder.dim=32",
+            "text_encoder.num_layers=1", "alignment.dim=32", "evaluator.num_candidates=4", *overrides,
+        ]  # fmt: skip
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_sweep_skips_what_is_finished_and_tells_what_failed(sweep, tmp_path):
+    """Traps 27 and 28: folders keyed by what runs; finished jobs are skipped, a failed one stops no other."""
+    ended = sweep("seed=0,1", "alignment=projection,contrastive")
+    assert ended.returncode == 0, ended.stderr
+    records = sorted((tmp_path / "sweep").rglob("result.json"))
+    assert len(records) == 4
+    assert "[4/4]" in ended.stderr
+    times = [path.stat().st_mtime_ns for path in records]
+    records[0].unlink()
+    ended = sweep("seed=0,1", "alignment=projection,contrastive")
+    assert ended.returncode == 0, ended.stderr
+    assert "4 runs, 3 of them finished before" in ended.stdout
+    assert [path.stat().st_mtime_ns for path in records[1:]] == times[1:]
+    broken = sweep(
+        "seed=0,1", "alignment=contrastive", "data.num_workers=0", "alignment.temperature=0.05", "alignment.dim=0,32"
+    )
+    assert broken.returncode == 2
+    assert "2 of 4 runs failed" in broken.stderr
+    assert "dim must be >= 1, got 0" in broken.stderr
+    assert len(list((tmp_path / "sweep").rglob("result.json"))) == 6
+    table = subprocess.run(
+        [sys.executable, "-m", "mmlit.cli", "compare", str(tmp_path / "sweep")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert table.returncode == 0, table.stderr
+    assert (tmp_path / "sweep" / "table.md").is_file()
+    assert (tmp_path / "sweep" / "comparison.png").is_file()
+
+
+@pytest.mark.slow
+def test_two_devices_train_and_evaluate_like_one(tmp_path, scenes):
+    """Traps 4, 5, 13: trainer=ddp with two processes gives the numbers of one; the gallery is whole and ranked once."""
+    found = {}
+    for name, extra in {
+        "one": ["data.batch_size=16"],
+        "two": ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=8"],
+    }.items():
+        command = [
+            sys.executable, "train.py", f"data.root={scenes}", f"paths.outputs={tmp_path}/{name}",
+            "trainer.max_epochs=2",
+            "trainer.enable_progress_bar=false", "image_encoder.dim=32", "text_encoder.dim=32", "optimizer.lr=3e-4",
+            *extra,
+        ]  # fmt: skip
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        found[name] = record(tmp_path / name)[1]
+    assert found["two"]["gallery"] == found["one"]["gallery"]
+    assert found["two"]["budget"] == found["one"]["budget"]
+    for key, value in found["one"]["metrics"].items():
+        if "median" not in key:
+            assert found["two"]["metrics"][key] == pytest.approx(value, abs=4.5), key

@@ -1,0 +1,84 @@
+"""What a user gets wrong is told in one line that names it, before any data is read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WRONG = [
+    (["alignment.temprature=1"], "alignment.temprature: no such option; did you mean alignment.temperature?"),
+    (["aligment=joint"], "aligment"),
+    (["alignment=jiont"], "jiont"),
+    (["data.batch_size=many"], "data.batch_size: input should be a valid integer"),
+    (["data.batch_size=0"], "data.batch_size must be >= 1, got 0"),
+    (["optimizer.lr=-1"], "Invalid learning rate: -1"),
+    (["optimizer.lr=fast"], "optimizer.lr: input should be a valid number"),
+    (["alignment.temperature=0"], "temperature must be > 0, got 0"),
+    (["alignment.temperature=3"], "a learned temperature must start in [0.01, 1], got 3"),
+    (["alignment.image_head=conv"], "alignment.image_head: input should be 'identity', 'linear', 'mlp' or 'gated'"),
+    (
+        ["alignment.image_head=identity"],
+        "an identity head keeps the encoder's width 32, but the shared space has dim 16",
+    ),
+    (["image_encoder.size=33"], "size must be a multiple of 8, got 33"),
+    (["schedule.warmup=1.5"], "schedule.warmup must lie in [0, 1), got 1.5"),
+    (["trainer.precision=16-mixed"], "trainer.precision=16-mixed does not exist on this accelerator"),
+    (["trainer.max_epochs=ten"], "trainer.max_epochs: input should be a valid integer"),
+    (["trainer.check_val_every_n_epoch=9"], "callbacks=best selects on val/rsum"),
+    (["features=memory"], "features=memory keeps the outputs of frozen encoders"),
+    (["data.root=nowhere"], "data.root=nowhere is no folder; make it with: mmlit data scenes --root nowhere"),
+    (["split=tset"], "split 'tset'"),
+    (["split=val"], "split=val is what training or selection uses"),
+    (["fit=false"], "fit=false evaluates a checkpoint: name it with checkpoint=..."),
+    (["fit=false", "checkpoint=none.ckpt"], "checkpoint=none.ckpt: no such file"),
+    (["fit=maybe"], "fit: input should be a valid boolean"),
+    (["seed=x"], "seed: input should be a valid integer"),
+    (["alignment=joint", "alignment.match_weight=-1"], "match_weight must be >= 0, got -1"),
+    (["evaluator.num_candidates=0"], "evaluator.num_candidates must be >= 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_wrong_input_is_one_line(train, overrides, message):
+    extra = ["alignment.dim=16"] if "identity" in overrides[0] else []
+    ended = train(*overrides, *extra)
+    assert ended.code == 2
+    assert ended.err.startswith("train.py: ")
+    assert message in ended.err
+    assert ended.err.count("\n") == 1, ended.err
+    assert "Traceback" not in ended.out + ended.err
+
+
+def test_a_gpu_that_is_not_there_is_told(train):
+    ended = train("trainer=gpu", *(["trainer.devices=64"] if torch.cuda.is_available() else []))
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1, ended.err
+
+
+def test_all_wrong_options_are_told_at_once(train):
+    ended = train("data.batch_size=many", "optimizer.lr=fast", "trainer.max_epochs=ten")
+    assert all(name in ended.err for name in ("data.batch_size", "optimizer.lr", "trainer.max_epochs"))
+
+
+def test_wrong_key_is_told_without_importing_torch():
+    command = [sys.executable, "-X", "importtime", "train.py", "alignment.temprature=1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "did you mean alignment.temperature?" in ended.stderr
+    assert not [line for line in ended.stderr.splitlines() if line.endswith("| torch")]
+
+
+def test_mmlit_commands_answer_in_one_line(tmp_path):
+    for arguments in (["compare", str(tmp_path)], ["data", "scenes", "--root", str(tmp_path / "x"), "--size", "1"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "mmlit.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert "Traceback" not in ended.stderr

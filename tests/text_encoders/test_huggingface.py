@@ -1,0 +1,250 @@
+"""Hugging Face text towers: equal to the original, loaded from a real directory, refused where something is wrong."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer, BertModel, RobertaConfig, RobertaForMaskedLM
+
+from mmlit.text_encoders.huggingface import HuggingFaceTextEncoder
+
+TEXTS = ["a dog", "The small red circle left of the blue square", "a horse sits"]
+
+
+def _encoder(name: str | Path, **options: Any) -> HuggingFaceTextEncoder:
+    settings: dict[str, Any] = {"weights": "pretrained", "pooling": "mean", "max_length": 16, "freeze": True}
+    return HuggingFaceTextEncoder(**({"name": str(name)} | settings | options))
+
+
+@pytest.fixture
+def folder(tiny_bert: str, tmp_path: Path) -> Path:
+    """A copy of the published directory that a test may damage."""
+    return Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+
+
+def _change_weights(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    weights = load_file(folder / "model.safetensors") | change
+    kept = {key: value for key, value in weights.items() if value is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def test_equals_the_original(tiny_bert: str) -> None:
+    """Each text alone through the library's own model, pooled in plain steps."""
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_bert), AutoModel.from_pretrained(tiny_bert).eval()
+    first, mean = _encoder(tiny_bert, pooling="cls"), _encoder(tiny_bert, pooling="mean")
+    batch = first.tokenize(TEXTS)
+    for row, text in enumerate(TEXTS):
+        states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        for encoder, pooled in ((first, states[0]), (mean, states.mean(0))):
+            encoded = encoder(*batch)
+            torch.testing.assert_close(encoded.tokens[row, : len(states)], states, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(encoded.pooled[row], pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_spec(tiny_bert: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    spec = _encoder(tiny_bert).spec
+    assert (spec.dim, spec.max_length, spec.vocabulary_size) == (32, 16, len(tokenizer))
+    assert spec.mask_id == tokenizer.convert_tokens_to_ids("[MASK]")
+    assert set(spec.special_ids) == {0, 1, 2, 3, 4}
+
+
+def test_truncation_keeps_special_tokens_and_is_counted(tiny_bert: str) -> None:
+    encoder = _encoder(tiny_bert, max_length=5)
+    ids, mask = encoder.tokenize(["a dog", "a dog sits", "a red dog sits"])
+    assert ids.shape == (3, 5)
+    assert ids[2, -1] == 3  # [SEP]
+    assert mask.sum(1).tolist() == [4, 5, 5]
+    encoder.tokenize(["a dog " * 20])
+    assert (encoder.num_texts, encoder.num_truncated) == (4, 2)
+
+
+def test_no_texts(tiny_bert: str) -> None:
+    assert [part.shape for part in _encoder(tiny_bert).tokenize([])] == [(0, 0), (0, 0)]
+
+
+@torch.no_grad()
+def test_padding_may_hold_anything(tiny_bert: str) -> None:
+    encoder = _encoder(tiny_bert)
+    ids, mask = encoder.tokenize(TEXTS)
+    assert torch.equal(encoder(ids, mask).pooled, encoder(ids.masked_fill(~mask, 7), mask).pooled)
+
+
+def test_the_unused_pooler_is_dropped(tiny_bert: str) -> None:
+    """A parameter without gradient would stop several devices; the fixture's file has one, and a head."""
+    assert any(key.startswith("bert.pooler.") for key in load_file(Path(tiny_bert) / "model.safetensors"))
+    for weights in ("pretrained", "random"):
+        assert not any("pooler" in key or "cls." in key for key in _encoder(tiny_bert, weights=weights).state_dict())
+
+
+def test_random_weights_are_others(tiny_bert: str) -> None:
+    assert _encoder(tiny_bert, weights="random").fingerprint() != _encoder(tiny_bert).fingerprint()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("heads", [True, False])
+def test_weights_from_a_file(tiny_bert: str, tmp_path: Path, suffix: str, heads: bool) -> None:
+    """With the names of the whole pre-training model or of the bare tower; fp16 becomes fp32."""
+    whole = load_file(Path(tiny_bert) / "model.safetensors")
+    weights = whole if heads else BertModel.from_pretrained(tiny_bert).state_dict()
+    halves = {key: value.half().contiguous() for key, value in weights.items()}
+    path = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(halves, path)
+    encoder = _encoder(tiny_bert, weights=str(path))
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    for key, value in _encoder(tiny_bert).state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_half_precision_directory_becomes_single(folder: Path) -> None:
+    BertModel.from_pretrained(folder).half().save_pretrained(folder)
+    for weights in ("pretrained", "random"):
+        encoder = _encoder(folder, weights=weights)
+        assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
+def test_trained_tower_trains(tiny_bert: str) -> None:
+    """Trap 22, the other way round: a tower that is not frozen has its dropout on, which the library turns off."""
+    encoder = _encoder(tiny_bert, freeze=False)
+    assert encoder.training
+    assert all(module.training for module in encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bert.encoder.layer.1.output.dense.bias": None}, r"1 missing \(encoder.layer.1.output.dense.bias\)"),
+        ({"bert.encoder.layer.2.output.dense.bias": torch.ones(32)}, r"1 unexpected \(.*layer.2.output.dense.bias\)"),
+        (
+            {"bert.embeddings.word_embeddings.weight": torch.ones(9, 32)},
+            r"1 of another shape \(embeddings.word_embeddings.weight",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(folder: Path, change: dict[str, torch.Tensor | None], message: str) -> None:
+    """In the directory itself and in a file of their own."""
+    _change_weights(folder, change)
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    for weights in ("pretrained", str(folder / "other.safetensors")):
+        with pytest.raises(ValueError, match=rf"does not fit the model, keys: {message}"):
+            _encoder(folder, weights=weights)
+
+
+def test_constants_of_old_checkpoints_are_no_weights(folder: Path) -> None:
+    _change_weights(folder, {"bert.embeddings.position_ids": torch.arange(128)[None]})
+    _encoder(folder)
+
+
+def test_tokenizer_with_more_words_than_the_tower(folder: Path) -> None:
+    """Trap 24: ids beyond the embedding table."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="the tokenizer has ids up to 26, the tower's embedding has 26 rows"):
+        _encoder(folder)
+
+
+def test_tokenizer_of_another_model(folder: Path) -> None:
+    """Trap 24: a tower that takes another id for padding was trained with another tokenizer."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 1}))
+    with pytest.raises(ValueError, match="the tokenizer pads with id 0, the tower expects 1"):
+        _encoder(folder)
+
+
+def test_directory_without_tokenizer(folder: Path) -> None:
+    """Trap 24: the library may make a tokenizer to which every word is unknown."""
+    for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=rf"name={folder} (has no vocabulary|cannot be read)"):
+        _encoder(folder)
+
+
+def test_more_tokens_than_positions(tiny_bert: str) -> None:
+    _encoder(tiny_bert, max_length=128)
+    for wrong in (129, 2, 0):
+        with pytest.raises(ValueError, match=rf"max_length must be in 3\.\.\.128, got {wrong}"):
+            _encoder(tiny_bert, max_length=wrong)
+
+
+def test_positions_behind_the_padding(folder: Path) -> None:
+    """RoBERTa's table of 20 has 18 positions; its head of pre-training is dropped, too, and it brings no pooler."""
+    (folder / "model.safetensors").unlink()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RobertaConfig(vocab_size=26, max_position_embeddings=20, pad_token_id=1, **sizes)
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[UNK]"})  # id 1, as RoBERTa's
+    tokenizer.save_pretrained(folder)
+    encoder = _encoder(folder, max_length=18)
+    assert encoder(*encoder.tokenize(["a dog " * 20])).tokens.shape == (1, 18, 32)
+    with pytest.raises(ValueError, match=r"max_length must be in 3\.\.\.18, got 19"):
+        _encoder(folder, max_length=19)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("model.safetensors", b"junk" * 9), ("config.json", b"{"), ("tokenizer.json", b"{")],
+)
+def test_damaged_directory(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"name={folder} cannot be read: ") as refused:
+        _encoder(folder)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "someone/no-such-model", "/no/such/directory"])
+def test_neither_directory_nor_hub(name: str, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+    with pytest.raises(ValueError, match=f"name={name} is neither a directory nor obtainable from the Hugging") as told:
+        _encoder(name)
+    assert "\n" not in str(told.value)
+    assert not caplog.records
+    assert "".join(capsys.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"weights": "pretraned"}, ValueError, "weights must be pretrained, random, or a .* file, got pretraned"),
+        ({"weights": "/no/such.pt"}, FileNotFoundError, "weights=/no/such.pt: no such file"),
+    ],
+)
+def test_wrong_weights(tiny_bert: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        _encoder(tiny_bert, **options)
+
+
+def test_a_model_that_is_no_text_tower(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    with pytest.raises(ValueError, match="is a resnet model: not a single text tower"):
+        _encoder(folder)
+
+
+def test_libraries_stay_quiet_only_meanwhile(tiny_bert: str, capsys: Any) -> None:
+    from transformers.utils import logging as library
+
+    before = library.get_verbosity(), library.is_progress_bar_enabled(), logging.getLogger("huggingface_hub").level
+    _encoder(tiny_bert).tokenize(TEXTS)
+    after = library.get_verbosity(), library.is_progress_bar_enabled(), logging.getLogger("huggingface_hub").level
+    assert before == after
+    assert "".join(capsys.readouterr()) == ""
+    assert "TOKENIZERS_PARALLELISM" in os.environ  # else a warning at every fork
+
+
+def test_fingerprint_knows_pooling_and_tokenizer(tiny_bert: str, folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": false}')
+    assert _encoder(folder).tokenize(["A dog"])[0].tolist() != _encoder(tiny_bert).tokenize(["A dog"])[0].tolist()
+    prints = {
+        _encoder(tiny_bert).fingerprint(),
+        _encoder(tiny_bert, pooling="cls").fingerprint(),
+        _encoder(folder).fingerprint(),
+    }
+    assert len(prints) == 3
