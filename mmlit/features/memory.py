@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,15 +41,18 @@ class MemoryFeatures:
 
     Args:
         limit_gib: refuse to start when the tables would need more memory than this, in GiB.
+        folder: where tables are left for the other runs of a sweep, by what determines them (encoder's fingerprint,
+            data's digest); None leaves nothing.
 
     Raises:
         ValueError: if no encoder is frozen, or the limit would be passed.
     """
 
-    def __init__(self, *, limit_gib: float) -> None:
+    def __init__(self, *, limit_gib: float, folder: str | None) -> None:
         if not limit_gib > 0:
             raise ValueError(f"features.limit_gib must be > 0, got {limit_gib}")
         self.limit = limit_gib * 2**30
+        self.folder = Path(folder) if folder else None
 
     def fill(
         self,
@@ -68,14 +73,29 @@ class MemoryFeatures:
             if image_encoder.frozen and reader.image_store is None:
                 parts = torch.arange(reader.captions.num_images).split(_IMAGES)
                 job = _Job(f"{name}: images", parts, partial(_pixels, reader), tokens, device)
-                reader.image_store = _encode(image_encoder, job, room)
+                reader.image_store = self._table(image_encoder, job, reader.captions.digest, room)
                 room -= _bytes(reader.image_store)
             if text_encoder.frozen and reader.text_store is None:
                 # texts of one length together: nothing is computed for padding
                 parts = torch.from_numpy(np.diff(reader.tokens.first)).argsort(stable=True).split(_TEXTS)
                 job = _Job(f"{name}: texts", parts, reader.tokens.take, tokens, device)
-                reader.text_store = _encode(text_encoder, job, room)
+                reader.text_store = self._table(text_encoder, job, reader.captions.digest, room)
                 room -= _bytes(reader.text_store)
+
+    def _table(self, encoder: ImageEncoder | TextEncoder, job: "_Job", digest: str, room: float) -> FeatureTable:
+        """From the folder where it lies there, otherwise encoded, and left there as a whole or not at all."""
+        if self.folder is None:
+            return _encode(encoder, job, room)
+        key = sha256(f"{encoder.fingerprint()}|{encoder.spec}|{digest}|{job.what}|{job.tokens}".encode()).hexdigest()
+        path = self.folder / f"{key[:20]}.pt"
+        if path.is_file():
+            return FeatureTable(**torch.load(path, mmap=True, weights_only=True))
+        table = _encode(encoder, job, room)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        torch.save(table._asdict(), beside)
+        beside.replace(path)
+        return table
 
 
 def _pixels(reader: Any, part: Sequence[int]) -> tuple[Tensor]:
