@@ -36,5 +36,8 @@ test: setup  ## the tests that take seconds each
 test-slow: setup  ## the tests that take longer
 	$(BIN)/pytest -n 2 -m slow --timeout 900
 
-lock:  ## pin the requirements anew
+lock: setup  ## pin the requirements anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev -o requirements.lock pyproject.toml
+
+bench: setup  ## measurements side by side; each prints a table and a line of JSON
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -199,6 +199,7 @@ def test_fingerprint_changes_with_the_weights(settings: dict[str, Any]) -> None:
     assert encoder.fingerprint() != before
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_another_process(tiny_bert: str) -> None:
     """Nor do they depend on the order of sets and dictionaries."""
     every = [_settings(file, tiny_bert) for file in FILES]

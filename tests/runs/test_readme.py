@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from runs.conftest import forked
 
 from mmlit.cli import _parser
-from runs.conftest import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [

@@ -3,13 +3,12 @@
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 
 import pytest
 import torch
+from lightning.fabric.utilities.cloud_io import _atomic_save
 from torch import nn
 
 from mmlit.training.checkpoints import load_weights, read_checkpoint
@@ -86,27 +85,26 @@ def test_weights_that_do_not_fit_are_listed():
         load_weights(nn.Linear(2, 2), {"state_dict": {"weight": torch.zeros(2, 2), "gamma": torch.zeros(1)}}, path="x")
 
 
-KILLED = """
-import sys, torch
-from lightning.fabric.utilities.cloud_io import _atomic_save
-big = {"mmlit": {"version": 1}, "x": torch.zeros(30_000_000)}
-print("writing", flush=True)
-while True:
-    _atomic_save(big, sys.argv[1])
-"""
+def save_for_ever(path, ready):
+    big = {"mmlit": {"version": 1}, "x": torch.zeros(20_000_000)}
+    ready.set()
+    while True:
+        _atomic_save(big, path)
 
 
 def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path):
     """Trap 34: Lightning's writer, which the callbacks use, writes beside and renames."""
     path = tmp_path / "last.ckpt"
     torch.save({"mmlit": {"version": 1}, "x": torch.ones(10)}, path)
-    for pause in (0.05, 0.2, 0.35):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)
-        process.stdout.readline()
+    fork = get_context("fork")
+    for pause in (0.01, 0.1, 0.2, 0.35):
+        ready = fork.Event()
+        process = fork.Process(target=save_for_ever, args=(path, ready))
+        process.start()
+        ready.wait()
         time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
         assert "x" in read_checkpoint(path)
 
 
