@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from mmlit.configuration.binding import problems, require_known_targets
+from mmlit.configuration.budget import check_trainer
 from mmlit.configuration.identity import config_hash, run_name
 from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
@@ -30,6 +32,8 @@ from mmlit.training.status import StatusFile
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 log = logging.getLogger(__name__)
+for noise in (".*LeafSpec.*is deprecated", ".*is smaller than the logging interval", ".*exists and is not empty"):
+    warnings.filterwarnings("ignore", message=noise)
 for chatty in ("lightning.pytorch", "lightning.fabric"):  # devices that are not there, tips, how loops end
     logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -77,6 +81,7 @@ def run(job: Job) -> Path:
     parts = _build(job)
     cost = _read(job, parts)
     if job.config.fit:
+        (job.directory / "result.json").unlink(missing_ok=True)  # a record stands for the weights beside it
         cost["fit_seconds"] = _fit(parts)
     start = time.perf_counter()
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
@@ -116,6 +121,12 @@ def evaluation_job(job: Job) -> Job:
     typed = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in job.overrides}
     if "experiment" in typed:  # it may set anything; the model itself stays the checkpoint's
         typed |= set(job.choices) - {"image_encoder", "text_encoder", "alignment"}
+    if "seed" in typed:
+        raise ValueError("seed belongs to the training of a checkpoint; it cannot be given with fit=false")
+    # The checkpoint holds all weights: the files that the towers began with need not be there any more.
+    for tower, nothing in (("image_encoder", None), ("text_encoder", "random")):
+        if "weights" in stored[tower]:
+            stored[tower].weights = nothing
     for key in sorted(typed | {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks"}):
         OmegaConf.update(stored, key, OmegaConf.select(job.config, key), merge=False, force_add=True)
         choices |= {key: job.choices[key]} if key in job.choices else {}
@@ -136,7 +147,10 @@ def _build(job: Job) -> _Parts:
     )
     optimizer, schedule = _make(config.optimizer), _make(config.schedule)
     # A trial run on one number: the ranges of both are checked by the classes themselves.
-    schedule(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=1)
+    try:
+        schedule(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=1)
+    except ValueError as error:
+        raise ValueError(f"optimizer or schedule: {error}") from error
     module = RetrievalModule(
         image_encoder=image_encoder,
         text_encoder=text_encoder,
@@ -145,7 +159,7 @@ def _build(job: Job) -> _Parts:
         optimizer=optimizer,
         schedule=schedule,
         seed=config.seed,
-        origin={"config": job.plain, "choices": job.choices},
+        origin={"config": job.plain, "choices": job.choices, "rule": _rule(job)},
     )
     data = _make(
         config.data,
@@ -163,7 +177,8 @@ def _make(node: DictConfig, **runtime: Any) -> Any:
 
 def _trainer(job: Job) -> Trainer:
     config, directory = job.config, str(job.directory)
-    loggers = [_make(node, save_dir=directory) for node in config.logger.values()]
+    check_trainer(job.plain)
+    loggers = [_make(node, save_dir=directory) for node in (config.get("logger") or {}).values()]
     callbacks = [
         _make(node, dirpath=f"{directory}/checkpoints") if name == "checkpoint" else _make(node)
         for name, node in config.callbacks.items()
@@ -172,13 +187,6 @@ def _trainer(job: Job) -> Trainer:
         callbacks.append(RichProgressBar())
     callbacks.append(StatusFile(path=job.directory / "status.json"))
     trainer: Trainer = _make(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory)
-    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-    selected = trainer.checkpoint_callback
-    if isinstance(selected, ModelCheckpoint) and selected.monitor and every and epochs and every > epochs:
-        raise ValueError(
-            f"callbacks=best selects on {selected.monitor}, which trainer.check_val_every_n_epoch={every} never "
-            f"measures within trainer.max_epochs={epochs}; lower it, or take callbacks=last"
-        )
     if trainer.precision != (asked := str(config.trainer.precision)) and asked.endswith("-mixed"):
         raise ValueError(f"trainer.precision={asked} does not exist on this accelerator; use bf16-mixed or 32-true")
     return trainer
@@ -226,10 +234,11 @@ def _fit(parts: _Parts) -> float:
     if parts.trainer.interrupted:
         raise KeyboardInterrupt
     selected = parts.trainer.checkpoint_callback
-    if isinstance(selected, ModelCheckpoint):
-        stored = read_checkpoint(selected.best_model_path)
-        load_weights(parts.module, stored, path=selected.best_model_path)
-        parts.module.origin["selection"] = f"{_rule(selected)}, epoch {stored['epoch'] + 1}"
+    if not isinstance(selected, ModelCheckpoint) or not selected.best_model_path:
+        raise ValueError("training ended without a checkpoint: see trainer.limit_* and callbacks.checkpoint")
+    stored = read_checkpoint(selected.best_model_path)
+    load_weights(parts.module, stored, path=selected.best_model_path)
+    parts.module.origin["selection"] = f"{parts.module.origin['rule']}, epoch {stored['epoch'] + 1}"
     return seconds
 
 
@@ -248,8 +257,9 @@ def _write(job: Job, parts: _Parts, result: RetrievalResult, cost: dict[str, flo
     log.info("%s: %s (%s split, scored %s)", path, ", ".join(numbers), facts["split"], result.scored)
 
 
-def _rule(checkpoint: ModelCheckpoint) -> str:
-    return f"best {checkpoint.monitor}" if checkpoint.monitor else "last epoch"
+def _rule(job: Job) -> str:
+    monitor = OmegaConf.select(job.config, "callbacks.checkpoint.monitor")
+    return f"best {monitor}" if monitor else "last epoch"
 
 
 def sweep(configs: Sequence[DictConfig], *, parallel: int, threads: int) -> None:
@@ -262,6 +272,8 @@ def sweep(configs: Sequence[DictConfig], *, parallel: int, threads: int) -> None
     for job in jobs:
         if wrong := problems(job.plain):
             raise ValueError("; ".join(wrong))
+        if job.config.trainer.devices != 1:
+            raise ValueError(f"trainer.devices={job.config.trainer.devices}: a job of a sweep has one device")
     todo = [job for job in jobs if not job.finished]
     log.info("%d runs, %d of them finished before", len(jobs), len(jobs) - len(todo))
     works = [Work(job.directory.name, job.directory, partial(_run_alone, job, threads)) for job in todo]

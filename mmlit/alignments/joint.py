@@ -67,9 +67,9 @@ class Joint(Alignment):
             image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
         )
         self.temperature = Temperature(initial=temperature, learn=learn_temperature)
+        self.fusion = FusionEncoder(dim=token_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
         self.image_tokens = nn.Linear(image.dim, token_dim)
         self.text_tokens = nn.Linear(text.dim, token_dim)
-        self.fusion = FusionEncoder(dim=token_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
         self.match = nn.Linear(token_dim, 1)
         self.match_weight = match_weight
 

@@ -40,6 +40,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         for key, hint in TOP_LEVEL.items()
         if key in config and (wrong := _wrong_type(hint, config[key]))
     ]
+    if type(config.get("seed")) is int and config["seed"] < 0:
+        found.append(f"seed: must be >= 0, got {config['seed']}")
     for path, node in targets(config):
         try:
             found += _check(path, node)

@@ -51,7 +51,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """(image number, epoch) in an order that only seed and epoch decide; each of W devices takes every W-th batch row.
 
     A global batch holds the same images for any number of devices. `drop_last` leaves out the last, smaller global
-    batch; without it the shares of the last one may be uneven. `set_epoch` is called by Lightning.
+    batch; without it the shares of the last one may be uneven, and a rest of fewer images than devices is left out,
+    since every device must take part in every step. `set_epoch` is called by Lightning.
     """
 
     def __init__(
@@ -66,16 +67,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.size)
-        if self.drop_last:
-            order = order[: self.size - self.size % (self.batch_size * self.world_size)]
+        order = generator.permutation(self.size)[: self._total()]
         return ((int(image), self.epoch) for image in order[self.rank :: self.world_size])
 
     def __len__(self) -> int:
-        total = self.size
-        if self.drop_last:
-            total -= total % (self.batch_size * self.world_size)
-        return len(range(self.rank, total, self.world_size))
+        return len(range(self.rank, self._total(), self.world_size))
+
+    def _total(self) -> int:
+        rest = self.size % (self.batch_size * self.world_size)
+        return self.size - rest if self.drop_last or rest < self.world_size else self.size
 
 
 class ShareSampler(Sampler[int]):

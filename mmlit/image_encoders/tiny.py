@@ -30,6 +30,8 @@ class TinyImageEncoder(ImageEncoder):
             raise ValueError(f"size must be a multiple of 8, got {size}")
         if dim < 32 or dim % 32:
             raise ValueError(f"dim must be a multiple of 32, got {dim}")
+        if num_layers < 0:
+            raise ValueError(f"num_layers must be >= 0, got {num_layers}")
         self.spec = ImageSpec(dim=dim, size=size, resize="squash", interpolation="bilinear")
         widths = (3, dim // 4, dim // 2, dim)
         stem: list[nn.Module] = []

@@ -72,7 +72,7 @@ def run_all(works: Sequence[Work], *, parallel: int, watcher: Watcher) -> list[O
 
 @contextmanager
 def _stopped_at_the_end(running: dict[ForkProcess, tuple[Work, float]]) -> Iterator[None]:
-    """No job outlives the sweep, however that ends."""
+    """No job outlives a sweep that ends or is interrupted (a SIGKILL of the sweep itself leaves them running)."""
     try:
         yield
     finally:
@@ -84,6 +84,7 @@ def _stopped_at_the_end(running: dict[ForkProcess, tuple[Work, float]]) -> Itera
 
 def _start(work: Work) -> ForkProcess:
     work.directory.mkdir(parents=True, exist_ok=True)
+    (work.directory / "status.json").unlink(missing_ok=True)  # of a run that was killed before
     process = get_context("fork").Process(target=_child, args=(work,), name=work.name)
     process.start()
     return process

@@ -26,7 +26,7 @@ class FusionEncoder(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_layers must be >= 1, got {num_layers}")
-        if num_heads < 1 or dim % num_heads:
+        if num_heads < 1 or dim < num_heads or dim % num_heads:
             raise ValueError(f"token_dim must be a multiple of num_heads, got token_dim={dim}, num_heads={num_heads}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")

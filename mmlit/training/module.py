@@ -146,7 +146,7 @@ class RetrievalModule(LightningModule):
         """Takes over what a checkpoint of file name `name` says of its training."""
         own = checkpoint["mmlit"]
         self.origin["training"] = own["origin"]["training"]
-        self.origin["selection"] = f"{name}, epoch {checkpoint['epoch'] + 1}"
+        self.origin["selection"] = f"{own['origin']['rule']}, epoch {checkpoint['epoch'] + 1} ({name})"
         self.budget = Budget(**own["budget"])
 
     def _gathered(self, batch: Batch, image: Encoded, text: Encoded) -> Pairs:
@@ -174,5 +174,6 @@ class RetrievalModule(LightningModule):
         """Every device ranks the same gathered gallery, so that their numbers agree without being averaged."""
         with torch.autocast(self.device.type, enabled=False):
             result: RetrievalResult = self.evaluator.compute()
-        self.log_dict({f"{split}/{name}": value for name, value in result.metrics.items()}, rank_zero_only=False)
+        # the same on every device, so that their mean is it, too
+        self.log_dict({f"{split}/{name}": value for name, value in result.metrics.items()}, sync_dist=True)
         return result

@@ -108,6 +108,16 @@ def test_devices_share_the_same_global_batches(drop_last):
     assert len(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last)) == len(one)
 
 
+@pytest.mark.parametrize("size", range(1, 40))
+def test_every_device_takes_part_in_every_step(size):
+    """Uneven shares, but never a device without a row: the others would wait for it for ever."""
+    samplers = [EpochSampler(size=size, batch_size=4, seed=0, drop_last=False, rank=r, world_size=3) for r in range(3)]
+    steps = {-(-len(sampler) // 4) for sampler in samplers}
+    assert len(steps) == 1
+    assert all(len(sampler) == len(list(sampler)) for sampler in samplers)
+    assert sum(map(len, samplers)) > size - 3
+
+
 def test_evaluation_shares_repeat_nothing():
     """Trap 5: 10 images on 4 devices, without the two that padding would add."""
     shares = [list(ShareSampler(size=10, rank=rank, world_size=4)) for rank in range(4)]

@@ -1,0 +1,26 @@
+"""How long, how often, on what: what Lightning would tell late, in its own words, or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def check_trainer(config: Mapping[str, Any]) -> None:
+    """Refuses budgets without a step, runs without a reported checkpoint, and devices without a strategy.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    trainer, rule = config["trainer"], (config.get("callbacks") or {}).get("checkpoint")
+    for option in ("max_epochs", "check_val_every_n_epoch"):
+        if not (trainer[option] or 0) >= 1:
+            raise ValueError(f"trainer.{option} must be >= 1, got {trainer[option]}")
+    if rule is None:
+        raise ValueError("callbacks must hold best or last: which checkpoint is reported?")
+    every, epochs = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
+    if rule["monitor"] and every > epochs:
+        raise ValueError(
+            f"callbacks=best selects on {rule['monitor']}, which trainer.check_val_every_n_epoch={every} never "
+            f"measures within trainer.max_epochs={epochs}; lower it, or take callbacks=last"
+        )
+    if trainer["devices"] != 1 and "strategy" not in trainer:
+        raise ValueError(f"trainer.devices={trainer['devices']}: several devices need trainer=ddp")
