@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -211,6 +212,10 @@ def _read(job: Job, parts: _Parts) -> dict[str, float]:
     if stored and not job.config.fit:
         parts.module.adopt(stored, name=Path(job.config.checkpoint).name)
         cost["fit_seconds"] = stored["mmlit"]["fit_seconds"]
+        if parts.data.readers["test"].captions.digest in parts.module.origin["training"]["digests"]:
+            log.warning(
+                "split=%s is what this checkpoint learned or was selected on: no test", parts.data.names["test"]
+            )
     return cost
 
 
@@ -287,4 +292,7 @@ def _run_alone(job: Job, threads: int) -> None:
     """In a process of its own: the progress bar would only fill the log."""
     torch.set_num_threads(threads)
     logging.captureWarnings(True)
-    run(job)
+    try:
+        run(job)
+    except InstantiationException as error:  # its last line, which the sweep will show, says only where
+        raise ValueError(str(error.__cause__ or error)) from error

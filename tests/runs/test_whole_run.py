@@ -92,6 +92,7 @@ def test_a_checkpoint_evaluates_on_another_split_and_folder(train, tmp_path, sce
         "fit=false", f"checkpoint={path}", "split=val", f"data.root={other}", f"paths.outputs={tmp_path}/x", small=False
     )
     assert ended.code == 0, ended.err
+    assert "split=val is what this checkpoint learned or was selected on: no test" in ended.out
     _, evaluated = record(tmp_path / "x")
     assert evaluated["split"] == "val"
     assert evaluated["gallery"]["images"] == 16
