@@ -28,14 +28,28 @@ class Encoded(NamedTuple):
         """The items at `index` of the batch, in that order."""
         return Encoded(*(part[index] for part in self))
 
+    def ends(self) -> Tensor:
+        """For each item the place behind its last kept token: (B,), 0 where none is kept."""
+        places = self.mask * torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+        return places.amax(1) if places.shape[1] else places.sum(1)
+
+    def trimmed(self) -> "Encoded":
+        """The same items without the tokens that all of them pad at the end."""
+        length = int(self.ends().max()) if self.mask.numel() else 0
+        return Encoded(self.tokens[:, :length], self.pooled, self.mask[:, :length])
+
 
 class ImageSpec(NamedTuple):
-    """What an image encoder needs of a picture: `size` px square, `dim` is the width D of what it returns."""
+    """What an image encoder needs of a picture: `size` px square, `dim` is the width D of what it returns.
+
+    `squash` makes both sides `size`; `crop` makes the shorter side `resize_to` px (None: `size`) and keeps the middle.
+    """
 
     dim: int
     size: int
     resize: Literal["squash", "crop"]
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Literal["bilinear", "bicubic", "lanczos"]
+    resize_to: int | None = None
 
 
 class TextSpec(NamedTuple):

@@ -133,17 +133,23 @@ class CrossAttention(Alignment):
         return F.normalize(query, dim=-1), F.normalize(key, dim=-1), value
 
     def _attended_cosine(self, asking: Encoded, asked: Encoded, direction: int) -> Tensor:
-        """Cosine of each token of the A asking items with what it attends to in each of the B asked: (B,A,T)."""
+        """Cosine of each token of the A asking items with what it attends to in each of the B asked: (B,A,T).
+
+        Captions differ much in length: padding neither asks nor, beyond the longest of a chunk, is asked.
+        """
         query, _, _ = self._heads(asking)
         _, key, value = self._heads(asked)
-        num_items, num_tokens, _, _ = query.shape
-        flat = query.permute(2, 0, 1, 3).flatten(1, 2)  # (heads, A·T, E/heads)
+        flat = query[asking.mask].transpose(0, 1)  # (heads, kept tokens, E/heads)
         sharpness = self._sharpness(direction)
-        chunks = [
-            _chunk(flat, key[i : i + CHUNK], value[i : i + CHUNK], asked.mask[i : i + CHUNK], sharpness)
-            for i in range(0, len(key), CHUNK)
-        ]
-        return torch.cat(chunks).view(-1, num_items, num_tokens)
+        ends = asked.ends()
+        order = ends.argsort(stable=True)
+        chunks = []
+        for part, end in zip(order.split(CHUNK), ends[order].split(CHUNK), strict=True):
+            kept = slice(0, int(end[-1]))
+            chunks.append(_chunk(flat, key[part, kept], value[part, kept], asked.mask[part, kept], sharpness))
+        cosines = query.new_zeros(len(key), *asking.mask.shape)
+        cosines[:, asking.mask] = torch.cat(chunks)[order.argsort()]
+        return cosines
 
 
 class _TokenProjection(nn.Module):

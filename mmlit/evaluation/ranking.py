@@ -75,21 +75,15 @@ def _blocks(
 ) -> Iterator[_Block]:
     for start in range(0, len(gallery.image_id), image_block):
         rows = slice(start, start + image_block)
-        image = trimmed(gallery.image.take(rows))
+        image = gallery.image.take(rows).trimmed()
         for begin in range(0, len(gallery.text_id), text_block):
             columns = slice(begin, begin + text_block)
             positives = gallery.image_id[rows, None] == gallery.text_image_id[columns]
             if only_with_positives and not positives.any():
                 continue
-            scores = score(image, trimmed(gallery.text.take(columns))).float()
+            scores = score(image, gallery.text.take(columns).trimmed()).float()
             require_finite(scores, gallery.image_id[rows], gallery.text_id[columns])
             yield _Block(rows, columns, scores, positives)
-
-
-def trimmed(encoded: Encoded) -> Encoded:
-    """The same items without the tokens that all of them pad."""
-    length = int(encoded.mask.any(0).nonzero().max()) + 1 if encoded.mask.any() else 0
-    return Encoded(encoded.tokens[:, :length], encoded.pooled, encoded.mask[:, :length])
 
 
 def require_finite(scores: Tensor, image_id: Tensor, text_id: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmlit.contracts import Encoded
-from mmlit.evaluation.ranking import TOP, Gallery, Ranking, Score, best, rank_all, require_finite, trimmed
+from mmlit.evaluation.ranking import TOP, Gallery, Ranking, Score, best, rank_all, require_finite
 
 
 class _Items(NamedTuple):
@@ -18,7 +18,7 @@ class _Items(NamedTuple):
     key: Tensor
 
     def take(self, index: Tensor | slice) -> "_Items":
-        return _Items(trimmed(self.encoded.take(index)), self.ids[index], self.key[index])
+        return _Items(self.encoded.take(index).trimmed(), self.ids[index], self.key[index])
 
 
 #: queries (Q) and items (C) → scores (Q,C), whichever of them are the images

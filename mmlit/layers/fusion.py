@@ -6,6 +6,10 @@ from torch import Tensor, nn
 from mmlit.contracts import Encoded
 
 
+#: pairs that are fused at least at a time, and parts that a batch is split into at most
+_LEAST, _MOST = 32, 4
+
+
 class FusionEncoder(nn.Module):
     """Transformer layers over the text's tokens, each with cross-attention to the image's; pooled by their mean.
 
@@ -34,7 +38,16 @@ class FusionEncoder(nn.Module):
         self.layers = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(dim))
 
     def forward(self, image: Encoded, text: Encoded) -> Tensor:
-        """Image b with text b, b = 1…B → fused vector (B,E)."""
+        """Image b with text b, b = 1…B → fused vector (B,E).
+
+        Texts of like length are fused together: captions differ so much that half of a batch would be padding.
+        """
+        order = text.ends().argsort(stable=True)
+        parts = order.chunk(max(1, min(_MOST, len(order) // _LEAST)))
+        fused = [self._fuse(image.take(part), text.take(part).trimmed()) for part in parts]
+        return torch.cat(fused)[order.argsort()]
+
+    def _fuse(self, image: Encoded, text: Encoded) -> Tensor:
         fused = self.layers(
             text.tokens, image.tokens, tgt_key_padding_mask=~text.mask, memory_key_padding_mask=~image.mask
         )

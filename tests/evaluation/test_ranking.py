@@ -7,7 +7,7 @@ import torch
 from evaluation.galleries import LookUp, captions, coarse_numbers, first_ten, full_by_loops, gallery, numbered, same
 
 from mmlit.contracts import Encoded
-from mmlit.evaluation.ranking import best, rank_all, trimmed
+from mmlit.evaluation.ranking import best, rank_all
 
 #: four images (rows) with two captions each (columns 0 1, 2 3, 4 5, 6 7)
 BY_HAND = torch.tensor([
@@ -141,7 +141,7 @@ def test_of_equal_items_the_first_is_best(width: int) -> None:
 def test_trimming_cuts_only_what_all_of_them_pad() -> None:
     mask = torch.tensor([[True, False, True, False, False], [True, False, False, False, False]])
     tokens = torch.arange(20.0).view(2, 5, 2)
-    cut = trimmed(Encoded(tokens, tokens[:, 0], mask))
+    cut = Encoded(tokens, tokens[:, 0], mask).trimmed()
     assert torch.equal(cut.tokens, tokens[:, :3])
     assert torch.equal(cut.mask, mask[:, :3])
-    assert trimmed(numbered(3)).tokens.shape == (3, 0, 1)
+    assert numbered(3).trimmed().tokens.shape == (3, 0, 1)

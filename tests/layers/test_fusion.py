@@ -116,3 +116,9 @@ def test_chunks_are_all_pairs_image_major(size: int) -> None:
 def test_wrong_numbers_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FusionEncoder(**{"dim": DIM, "num_layers": 1, "num_heads": 2, "dropout": 0.0, **options})  # type: ignore[arg-type]
+
+
+def test_texts_fused_in_groups_of_like_length_give_the_same():
+    encoder, image, text = fusion(), items(130, 3, 1), items(130, 9, 2)
+    alone = torch.cat([encoder(image.take(slice(i, i + 1)), text.take(slice(i, i + 1))) for i in range(130)])
+    assert torch.allclose(encoder(image, text), alone, atol=1e-5)
