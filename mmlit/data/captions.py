@@ -1,5 +1,6 @@
 """One split of image–caption pairs, held in Arrow and NumPy."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,33 @@ class Captions(NamedTuple):
     text_id: np.ndarray
     first: np.ndarray
     digest: str
+
+    @classmethod
+    def assemble(
+        cls,
+        *,
+        root: Path,
+        source: Path,
+        files: Sequence[str],
+        image_id: Sequence[int] | np.ndarray,
+        owner: Sequence[int] | np.ndarray,
+        texts: Sequence[str],
+        text_id: Sequence[int] | np.ndarray,
+        digest: str,
+    ) -> "Captions":
+        """From captions in any order: caption m, `texts[m]`, belongs to image number `owner[m]`, 0 … N − 1."""
+        owner = np.asarray(owner, np.int64)
+        order = np.argsort(owner, kind="stable")
+        return cls(
+            root=root,
+            source=source,
+            files=pa.array(files, pa.string()),
+            image_id=np.asarray(image_id, np.int64),
+            texts=pa.array(texts, pa.large_string()).take(pa.array(order)),
+            text_id=np.asarray(text_id, np.int64)[order],
+            first=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(files)))]),
+            digest=digest,
+        )
 
     @property
     def num_images(self) -> int:

@@ -1,16 +1,15 @@
 """Reads image–caption pairs from COCO's caption files, 2014 and 2017 layouts."""
 
 import json
-import os
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from mmlit.data.captions import Captions
+from mmlit.data.folder import require_folder, sizes_in, split_file
 
 
 class CocoCaptions:
@@ -29,10 +28,8 @@ class CocoCaptions:
     """
 
     def __init__(self, *, root: str | Path, annotations: str, images: str, prepare: str | None) -> None:
-        self.root, self.annotations, self.images = Path(root), annotations, images
         self.hint = f"; make it with: {prepare.format(root=root)}" if prepare else ""
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"data.root={root} is no folder{self.hint}")
+        self.root, self.annotations, self.images = require_folder(root, self.hint), annotations, images
 
     def read(self, split: str) -> Captions:
         """One split, checked whole.
@@ -42,9 +39,7 @@ class CocoCaptions:
             ValueError: if the JSON is broken, an id comes twice, a caption has no image or an image no caption; the
                 message names file and row.
         """
-        source = self.root / self.annotations.format(split=split)
-        if not source.is_file():
-            raise FileNotFoundError(f"split {split!r}: {source} not found{self._others()}{self.hint}")
+        source = split_file(self.root, self.annotations, split, self.hint)
         raw = source.read_bytes()
         images, annotations = _tables(source, raw)
         image_id = _ids(source, "images", images)
@@ -57,32 +52,24 @@ class CocoCaptions:
                 f"{source}: images row {empty[0]} (id {image_id[empty[0]]}) has no caption ({len(empty)} such images)"
             )
         files, sizes = self._files(source, split, images)
-        order = np.argsort(owner, kind="stable")
-        return Captions(
+        return Captions.assemble(
             root=self.root,
             source=source,
-            files=pa.array(files),
+            files=files,
             image_id=image_id,
-            texts=pa.array(texts, pa.large_string()).take(pa.array(order)),
-            text_id=text_id[order],
-            first=np.concatenate([[0], np.cumsum(counts)]),
+            owner=owner,
+            texts=texts,
+            text_id=text_id,
             digest=sha256(raw + np.array(sizes, np.int64).tobytes()).hexdigest()[:16],
         )
-
-    def _others(self) -> str:
-        """Names the splits that are there, for the error that misses one."""
-        before, _, after = self.annotations.rpartition("/")[2].partition("{split}")
-        found = sorted((self.root / self.annotations).parent.glob(f"{before}*{after}"))
-        names = [path.name[len(before) : len(path.name) - len(after)] for path in found]
-        return f" (splits found: {', '.join(names)})" if names else ""
 
     def _files(self, source: Path, split: str, images: list[dict[str, Any]]) -> tuple[list[str], list[int]]:
         """Each picture's path below the root and its size in bytes; one listing of the folder instead of N look-ups."""
         folder = self.images.format(split=split)
         if not (self.root / folder).is_dir():
             raise FileNotFoundError(f"{self.root / folder} is no folder of pictures{self.hint}")
-        with os.scandir(self.root / folder) as entries:
-            there = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        named = {name for image in images if isinstance(name := image.get("file_name"), str)}
+        there = sizes_in(self.root / folder, named)
         for row, image in enumerate(images):
             name = image.get("file_name")
             if not isinstance(name, str) or name not in there:

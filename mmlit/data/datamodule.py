@@ -79,14 +79,14 @@ class PairsDataModule(LightningDataModule):
         )
         self.image, self.tokenize = image, tokenize
         self.readers: dict[str, BatchReader] = {}
+        self._opened: Source | None = None
 
     def setup(self, stage: str) -> None:
         """Reads the splits of `stage` (`fit`: train and selection; `test`: the reported one), each once."""
-        source = None
         for part in ("train", "val") if stage == "fit" else ("test",):
             if part not in self.readers:
-                source = source or self.source(root=self.root)
-                for name, captions in self._read(source, part).items():
+                self._opened = self._opened or self.source(root=self.root)  # one file may hold all splits
+                for name, captions in self._read(self._opened, part).items():
                     tokens = tokenize_all(captions, self.tokenize)
                     self.readers[name] = BatchReader(captions=captions, tokens=tokens, spec=self.image)
         self._check()

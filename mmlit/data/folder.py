@@ -1,0 +1,145 @@
+"""What the readers of caption files share: folders, names of splits, lists of names, pictures, ids."""
+
+import os
+from collections.abc import Callable, Container, Hashable, Iterable
+from hashlib import blake2b, sha256
+from pathlib import Path
+
+import numpy as np
+
+from mmlit.data.captions import Captions
+
+
+def require_folder(root: str | Path, hint: str = "") -> Path:
+    """`root` as a path.
+
+    Raises:
+        FileNotFoundError: if it is no folder.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"data.root={root} is no folder{hint}")
+    return Path(root)
+
+
+def require_file(root: Path, file: str) -> Path:
+    """The file below `root`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not (root / file).is_file():
+        raise FileNotFoundError(f"{root / file} not found; docs/coco.md says where it comes from")
+    return root / file
+
+
+def split_file(root: Path, pattern: str, split: str, hint: str = "") -> Path:
+    """The file of a split: `pattern` below `root`, with `{split}`.
+
+    Raises:
+        FileNotFoundError: if there is none, naming the splits that are there.
+    """
+    source = root / pattern.format(split=split)
+    if not source.is_file():
+        raise FileNotFoundError(f"split {split!r}: {source} not found{_others(root / pattern)}{hint}")
+    return source
+
+
+def _others(pattern: Path) -> str:
+    before, _, after = pattern.name.partition("{split}")
+    found = sorted(pattern.parent.glob(f"{before}*{after}"))
+    names = [path.name[len(before) : len(path.name) - len(after)] for path in found]
+    return f" (splits found: {', '.join(names)})" if names else ""
+
+
+def split_names(split: str) -> list[str]:
+    """`train+restval` → `train`, `restval`.
+
+    Raises:
+        ValueError: if a name is empty or comes twice.
+    """
+    names = split.split("+")
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(f"split {split!r}: names joined by + must be different and not empty")
+    return names
+
+
+def listed_names(source: Path) -> list[tuple[int, str]]:
+    """Line number, from 1, and picture's name for each line of a split's list; `.jpg` where a name has no ending.
+
+    Raises:
+        ValueError: if a name comes twice or the list is empty.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(source), 1) if line.strip()]
+    names = [(number, name if "." in name else f"{name}.jpg") for number, name in lines]
+    if not names:
+        raise ValueError(f"{source}: no names in it")
+    if pair := twice(name for _, name in names):
+        one, two = (names[place] for place in pair)
+        raise ValueError(f"{source}: lines {one[0]} and {two[0]} both name {one[1]!r}")
+    return names
+
+
+def read_lines(source: Path) -> list[str]:
+    """Lines of a text file in UTF-8, without their ends.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    lines = read_text(source).split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def read_text(source: Path) -> str:
+    """A text file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    try:
+        return source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: not UTF-8: {error}") from None
+
+
+def sizes_in(folder: Path, names: Container[str]) -> dict[str, int]:
+    """Sizes in bytes of those of the files `names` that lie in `folder`; one listing of it."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries if entry.name in names and entry.is_file()}
+
+
+def with_pictures(captions: Captions, where: Callable[[int], str]) -> Captions:
+    """`captions` after every picture was looked for; its digest then depends on their sizes too.
+
+    Raises:
+        FileNotFoundError: if a picture is missing; `where(image)` is the file and the row that name it.
+    """
+    files = [file.rpartition("/") for file in captions.files.to_pylist()]
+    wanted: dict[str, set[str]] = {}
+    for folder, _, name in files:
+        wanted.setdefault(folder, set()).add(name)
+    there = {folder: sizes_in(captions.root / folder, names) for folder, names in wanted.items()}
+    sizes = np.array([there[folder].get(name, -1) for folder, _, name in files], np.int64)
+    if len(missing := np.flatnonzero(sizes < 0)):
+        path = captions.path(int(missing[0]))
+        what = f"is not in {path.parent}" if path.parent.is_dir() else f"cannot be found: {path.parent} is no folder"
+        raise FileNotFoundError(
+            f"{where(int(missing[0]))} names {path.name!r}, which {what} "
+            f"({len(missing)} of {len(files)} pictures missing)"
+        )
+    return captions._replace(digest=sha256(captions.digest.encode() + sizes.tobytes()).hexdigest()[:16])
+
+
+def twice(values: Iterable[Hashable]) -> tuple[int, int] | None:
+    """Places of the first value that comes twice and of its first coming, in order; None if there is none."""
+    seen: dict[Hashable, int] = {}
+    for place, value in enumerate(values):
+        if (first := seen.setdefault(value, place)) != place:
+            return first, place
+    return None
+
+
+def stable_id(key: str) -> int:
+    """An id in 0 … 2⁶³ − 1 that only `key` decides: for files that number nothing."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
