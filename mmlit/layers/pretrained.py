@@ -1,20 +1,44 @@
 """Models of the transformers library: from a directory or the hub, whole, without what is not used."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from mmlit.layers.weights import first_line, is_weight_file, read_weights, require_fit
 
-#: what checkpoints hold beside the tower, by the first part of the key: heads of pre-training, dropped knowingly
-_HEADS = frozenset({"pooler", "cls", "lm_head"})
+#: what checkpoints hold beside the tower, by the first part of the key: heads of pre-training and of fine-tuning
+_HEADS = frozenset(
+    {"cls", "lm_head", "head", "decoder", "vocab_transform", "vocab_layer_norm", "vocab_projector"}
+    | {"classifier", "pre_classifier", "cls_classifier", "distillation_classifier", "qa_outputs"}
+)
+#: parts that our paths never use, by any part of the key: dropped, since they would be parameters without gradient.
+#: Poolers are trained for another task than retrieval; a mask token stands in for patches hidden in pre-training.
+UNUSED = frozenset({"pooler", "mask_token"})
 #: tables of constants that checkpoints of old versions hold, by the last part of the key
 _CONSTANTS = frozenset({"position_ids", "token_type_ids"})
+#: by model type, how the library's classes of a contrastive pair are called
+_PAIRS = {"clip": "CLIP", "siglip": "Siglip"}
+#: what the file of a pair holds, by the first part of the key
+_PAIR_KEYS = frozenset(
+    {"vision_model", "text_model", "visual_projection", "text_projection", "logit_scale", "logit_bias"}
+)
+#: of a configuration, what says nothing of the output
+_VOLATILE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"})
+
+
+class Half(NamedTuple):
+    """One tower of a contrastive pair, its configuration, and its projection into the shared space if asked for."""
+
+    tower: nn.Module
+    config: Any
+    projection: nn.Linear | None
 
 
 def is_directory(name: str) -> bool:
@@ -22,35 +46,100 @@ def is_directory(name: str) -> bool:
     return Path(name).expanduser().is_dir()
 
 
-def obtain_tower(name: str, config: Any, weights: str) -> nn.Module:
-    """The tower in fp32 without its pooler."""
-    from transformers import AutoModel
+def obtain_config(name: str) -> Any:
+    """What `name` says of its model."""
+    from transformers import AutoConfig, SiglipTextConfig
 
+    AutoConfig.register("siglip_text_model", SiglipTextConfig, exist_ok=True)  # transformers 4 does not know it
+    return obtain(name, AutoConfig.from_pretrained)
+
+
+def is_pair(config: Any, side: Literal["vision", "text"]) -> bool:
+    """Whether a configuration is one of CLIP or SigLIP, of both towers or of this side's alone."""
+    return config.model_type in {name for pair in _PAIRS for name in (pair, f"{pair}_{side}_model")}
+
+
+def obtain_half(name: str, config: Any, weights: str, *, side: Literal["vision", "text"], projection: bool) -> Half:
+    """This side's tower of a CLIP or SigLIP checkpoint, of both towers or of this one; the other is not kept.
+
+    Raises:
+        ValueError: if a projection is asked for and there is none, or as `obtain_tower`.
+    """
+    pair = config.model_type.partition("_")[0]
+    own = deepcopy(getattr(config, f"{side}_config", config))
+    alone = own.model_type == config.model_type
+    without = alone and f"{_PAIRS[pair]}{side.title()}Model" in (config.architectures or ())
+    if projection and (pair != "clip" or without):
+        raise ValueError(f"projection=true: name={name} is a {config.model_type} model without a {side} projection")
+    if not alone and pair == "clip":
+        own.projection_dim = config.projection_dim  # that of the sub-configuration is not maintained
+    kind = f"{_PAIRS[pair]}{side.title()}Model{'WithProjection' if projection else ''}"
+    key = "visual_projection" if side == "vision" else "text_projection"
+    beside = _PAIR_KEYS - {f"{side}_model"} - ({key} if projection else set())
+    whole = obtain_tower(name, own, weights, kind=kind, beside=beside)
+    return Half(getattr(whole, f"{side}_model", whole), own, getattr(whole, key) if projection else None)
+
+
+def obtain_tower(
+    name: str,
+    config: Any,
+    weights: str,
+    *,
+    kind: str | None = None,
+    beside: Collection[str] = _HEADS,
+    unused: Collection[str] = UNUSED,
+) -> nn.Module:
+    """The tower in fp32.
+
+    Args:
+        name: a directory, or a name on the hub.
+        config: the tower's configuration.
+        weights: `pretrained`, `random` or a file.
+        kind: the library's class; None: the one that belongs to `config`.
+        beside: what the weights may hold beside the tower, by the first part of the key.
+        unused: parts of the tower that are dropped, by name; they need not be among the weights.
+    """
+    import transformers
+
+    given: Any = transformers.AutoModel if kind is None else getattr(transformers, kind)
+    options: dict[str, Any] = {}
+    if config.model_type == "modernbert":  # else it takes flash attention where that is installed, which has no CPU
+        options["attn_implementation"] = "sdpa"
+        config.reference_compile = False
+    build: Any = given.from_config if kind is None else given
+    strict = {"config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     if weights == "random":
-        tower = AutoModel.from_config(config).float()
+        tower = build(config, **options).float()
     elif weights == "pretrained":
-        tower = _loaded(f"name={name}", lambda **options: obtain(name, AutoModel.from_pretrained, **options), config)
+        told = obtain(name, given.from_pretrained, **strict, **options)
+        tower = _checked(told, f"name={name}", beside, unused)
     elif is_weight_file(weights):
         tensors = read_weights(weights)
         with torch.device("meta"):  # only its class is wanted: it knows how keys of older files are spelt today
-            kind = type(AutoModel.from_config(config))
-        source = f"weights={weights} for name={name}"
-        tower = _loaded(source, lambda **options: kind.from_pretrained(None, state_dict=tensors, **options), config)
+            given = type(build(config, **options))
+        told = given.from_pretrained(None, state_dict=tensors, **strict, **options)
+        tower = _checked(told, f"weights={weights} for name={name}", beside, unused)
     else:
         raise ValueError(f"weights must be pretrained, random, or a .safetensors, .pt or .pth file, got {weights}")
-    if getattr(tower, "pooler", None) is not None:
-        tower.pooler = None
+    for module in list(tower.modules()):
+        for part in unused:
+            if getattr(module, part, None) is not None:
+                setattr(module, part, None)
     return tower
 
 
-def _loaded(source: str, load: Callable[..., Any], config: Any) -> nn.Module:
-    """What `load` gives, if it used every weight and every weight was there."""
-    tower, told = load(config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
-    missing = [key for key in told["missing_keys"] if key.partition(".")[0] != "pooler"]
+def _checked(
+    loaded: tuple[nn.Module, dict[str, Any]], source: str, beside: Collection[str], unused: Collection[str]
+) -> nn.Module:
+    """The tower, if every weight was used and every weight was there."""
+    tower, told = loaded
+    missing = [key for key in told["missing_keys"] if not set(key.split(".")) & set(unused)]
     unexpected = [
         key
         for key in told["unexpected_keys"]
-        if key.partition(".")[0] not in _HEADS and key.rpartition(".")[2] not in _CONSTANTS
+        if key.partition(".")[0] not in beside
+        and key.rpartition(".")[2] not in _CONSTANTS
+        and not set(key.split(".")) & set(unused)
     ]
     # transformers 4 tells the key only, transformers 5 the key and both shapes
     misshapen = [
@@ -70,6 +159,12 @@ def obtain(name: str, load: Callable[..., Any], **options: Any) -> Any:
         reason = first_line(error)
         where = "cannot be read" if local else "is neither a directory nor obtainable from the Hugging Face hub"
         raise ValueError(f"name={name} {where}: {reason}") from error
+
+
+def digest(config: Any, *rules: bytes) -> str:
+    """Of a tower's configuration and further rules: they change the output, and are no weights."""
+    settings = {key: value for key, value in config.to_dict().items() if key not in _VOLATILE}
+    return sha256(b"|".join([*rules, str(sorted(settings.items())).encode()])).hexdigest()[:16]
 
 
 @contextmanager

@@ -1,24 +1,27 @@
 """Text towers of the Hugging Face hub, or of a directory in its layout."""
 
-import os
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from mmlit.contracts import Encoded, TextEncoder, TextSpec
-from mmlit.layers.pretrained import obtain, obtain_tower, quiet
-
-#: of a configuration, what says nothing of the output
-_VOLATILE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"})
+from mmlit.layers.pretrained import digest, is_pair, obtain_config, obtain_tower, quiet
+from mmlit.text_encoders.tokenization import (
+    check_length,
+    check_vocabulary,
+    num_ids,
+    obtain_tokenizer,
+    rules,
+    tokenize,
+)
 
 
 class HuggingFaceTextEncoder(TextEncoder):
     """A transformer with the tokenizer that lies beside it; tokens are its last hidden states.
 
-    The pooler that some checkpoints bring is dropped: it would be parameters without gradient.
+    BERT, DistilBERT, RoBERTa, MiniLM, ModernBERT and others. The pooler that some checkpoints bring is dropped: it
+    would be parameters without gradient. The text towers of CLIP and SigLIP are `mmlit.text_encoders.pair`.
 
     Args:
         name: a directory (nothing is fetched then), or a name on the Hugging Face hub.
@@ -40,21 +43,19 @@ class HuggingFaceTextEncoder(TextEncoder):
         self, *, name: str, weights: str, pooling: Literal["cls", "mean"], max_length: int, freeze: bool
     ) -> None:
         super().__init__()
-        # Else the library warns at every fork of a data worker. Workers do not tokenize.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.pooling = pooling
         with quiet(name):
-            config, self.tokenizer = _obtain_settings(name)
+            config = _obtain_config(name)
+            self.tokenizer = obtain_tokenizer(name)
             self.tower = obtain_tower(name, config, weights)
-        self.tokenizer.padding_side = "right"
         _check_match(self.tokenizer, self.tower, name=name)
-        _check_length(self.tokenizer, self.tower, max_length=max_length)
+        check_length(self.tokenizer, _num_positions(self.tower), max_length=max_length)
         if pooling == "cls" and self.tokenizer.cls_token_id is None:
             raise ValueError(f"pooling=cls: the tokenizer of {name} has no [CLS] token; use pooling=mean")
-        self._settings = _digest(self.tokenizer, config)
+        self._settings = digest(config, rules(self.tokenizer))
         self.spec = TextSpec(
             dim=config.hidden_size,
-            vocabulary_size=max(self.tokenizer.get_vocab().values()) + 1,
+            vocabulary_size=num_ids(self.tokenizer),
             mask_id=self.tokenizer.mask_token_id,
             special_ids=tuple(self.tokenizer.all_special_ids),
             max_length=max_length,
@@ -69,14 +70,10 @@ class HuggingFaceTextEncoder(TextEncoder):
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See `TextEncoder.tokenize`; special tokens stay when a text is cut."""
-        if not texts:
-            return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool)
-        encoded = self.tokenizer(
-            list(texts), padding="longest", truncation=True, max_length=self.spec.max_length, return_tensors="pt"
-        )
+        ids, mask, num_truncated = tokenize(self.tokenizer, texts, self.spec.max_length)
         self.num_texts += len(texts)
-        self.num_truncated += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-        return encoded["input_ids"], encoded["attention_mask"].bool()
+        self.num_truncated += num_truncated
+        return ids, mask
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """See `TextEncoder.forward`."""
@@ -88,45 +85,31 @@ class HuggingFaceTextEncoder(TextEncoder):
         return Encoded(tokens, (tokens * weight).sum(1) / weight.sum(1), mask)
 
 
-def _obtain_settings(name: str) -> tuple[Any, Any]:
-    """Configuration of the tower, and the tokenizer."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    config = obtain(name, AutoConfig.from_pretrained)
+def _obtain_config(name: str) -> Any:
+    config = obtain_config(name)
+    if is_pair(config, "text"):
+        raise ValueError(
+            f"name={name} is a {config.model_type} model, whose texts are pooled in a way of its own: "
+            "use text_encoder=clip or text_encoder=siglip"
+        )
     lacking = [key for key in ("hidden_size", "vocab_size", "max_position_embeddings") if not hasattr(config, key)]
     if lacking or config.is_encoder_decoder:
         raise ValueError(f"name={name} is a {config.model_type} model: not a single text tower")
-    tokenizer = obtain(name, AutoTokenizer.from_pretrained)
-    # Without its files the library may make one that knows special tokens only, to which every word is unknown.
-    if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError(f"name={name} has no vocabulary for its tokenizer (tokenizer.json or vocab.txt)")
-    return config, tokenizer
+    return config
 
 
 def _check_match(tokenizer: Any, tower: Any, *, name: str) -> None:
     """Refuses a tokenizer that was not made for this tower."""
-    rows, top = tower.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
-    if top >= rows:
-        raise ValueError(f"name={name}: the tokenizer has ids up to {top}, the tower's embedding has {rows} rows")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id != tower.config.pad_token_id:
+    check_vocabulary(tokenizer, tower.get_input_embeddings().num_embeddings, name=name)
+    if tokenizer.pad_token_id != tower.config.pad_token_id:
         raise ValueError(
             f"name={name}: the tokenizer pads with id {tokenizer.pad_token_id}, the tower expects "
             f"{tower.config.pad_token_id}; they do not belong together"
         )
 
 
-def _check_length(tokenizer: Any, tower: Any, *, max_length: int) -> None:
-    limit = tower.config.max_position_embeddings
+def _num_positions(tower: Any) -> int:
+    limit: int = tower.config.max_position_embeddings
     table: Any = getattr(getattr(tower, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
-    if padding is not None:  # RoBERTa counts positions from behind the padding's
-        limit -= padding + 1
-    least = tokenizer.num_special_tokens_to_add() + 1
-    if not least <= max_length <= limit:
-        raise ValueError(f"max_length must be in {least}...{limit}, got {max_length}")
-
-
-def _digest(tokenizer: Any, config: Any) -> str:
-    """Of the tokenizer's rules and the tower's configuration: both change the output, neither is a weight."""
-    settings = {key: value for key, value in config.to_dict().items() if key not in _VOLATILE}
-    return sha256(f"{tokenizer.backend_tokenizer.to_str()}|{sorted(settings.items())}".encode()).hexdigest()[:16]
+    return limit if padding is None else limit - padding - 1  # RoBERTa counts positions from behind the padding's

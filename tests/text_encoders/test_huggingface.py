@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from layers.published import TEXTS as PLAIN
+from layers.published import change, publish, without_gradient, write
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer, BertModel, RobertaConfig, RobertaForMaskedLM
+from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfig, RobertaForMaskedLM
 
+from mmlit.image_encoders.tiny import TinyImageEncoder
 from mmlit.text_encoders.huggingface import HuggingFaceTextEncoder
 
 TEXTS = ["a dog", "The small red circle left of the blue square", "a horse sits"]
+FAMILIES = ("bert", "minilm", "distilbert", "roberta", "modernbert")
 
 
 def _encoder(name: str | Path, **options: Any) -> HuggingFaceTextEncoder:
@@ -26,6 +30,12 @@ def _encoder(name: str | Path, **options: Any) -> HuggingFaceTextEncoder:
 def folder(tiny_bert: str, tmp_path: Path) -> Path:
     """A copy of the published directory that a test may damage."""
     return Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A directory of each family."""
+    return {family: publish(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
 def _change_weights(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
@@ -46,6 +56,77 @@ def test_equals_the_original(tiny_bert: str) -> None:
             encoded = encoder(*batch)
             torch.testing.assert_close(encoded.tokens[row, : len(states)], states, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(encoded.pooled[row], pooled, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_equal_the_original(published: dict[str, Path], family: str) -> None:
+    """Each text alone through the library's own model; ours in one batch, longer than ModernBERT's windows."""
+    texts = [*PLAIN, "a dog runs and the cat sits on the large blue circle left of the horse " * 2]
+    tokenizer = AutoTokenizer.from_pretrained(published[family])
+    model = AutoModel.from_pretrained(published[family]).eval()
+    first = _encoder(published[family], pooling="cls", max_length=60)
+    mean = _encoder(published[family], pooling="mean", max_length=60)
+    ids, mask = first.tokenize(texts)
+    assert mask.sum(1).max() > 20
+    for row, text in enumerate(texts):
+        inputs = tokenizer(text, return_tensors="pt")
+        assert ids[row][mask[row]].tolist() == inputs["input_ids"][0].tolist()
+        states = model(**inputs).last_hidden_state[0]
+        for encoder, pooled in ((first, states[0]), (mean, states.mean(0))):
+            encoded = encoder(ids, mask)
+            torch.testing.assert_close(encoded.tokens[row, : len(states)], states, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(encoded.pooled[row], pooled, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["contrastive", "cross_attention"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_parameter_without_gradient(published: dict[str, Path], family: str, pooling: str, tokens: bool) -> None:
+    """Several devices stop at one."""
+    encoder = _encoder(published[family], pooling=pooling, freeze=False)
+    pictures = TinyImageEncoder(size=16, dim=32, num_layers=0, freeze=False)
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+    assert without_gradient(pictures, encoder, tokens=tokens) == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_arithmetic(published: dict[str, Path], family: str) -> None:
+    encoder = _encoder(published[family])
+    ids, mask = encoder.tokenize(PLAIN)
+    expected = encoder(ids, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = encoder(ids, mask)
+    assert (encoded.pooled.float() - expected.pooled).norm() < 0.05 * expected.pooled.norm()
+
+
+def test_layouts_of_weights(published: dict[str, Path], tmp_path: Path) -> None:
+    """A pickle; two files with an index; the names that norms had; the head of one task of pre-training alone."""
+    weights = load_file(published["bert"] / "model.safetensors")
+    expected = _encoder(published["bert"]).fingerprint()
+    for layout in ("bin", "shards", "names", "masked"):
+        folder = Path(shutil.copytree(published["bert"], tmp_path / layout))
+        file = folder / "model.safetensors"
+        file.unlink()
+        if layout == "bin":
+            torch.save(weights, folder / "pytorch_model.bin")
+        elif layout == "shards":
+            places = {key: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, key in enumerate(weights)}
+            for name in set(places.values()):
+                part = {key: value for key, value in weights.items() if places[key] == name}
+                save_file(part, folder / name, metadata={"format": "pt"})
+            write(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
+        elif layout == "names":
+            norms = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+            renamed = {"bert.embeddings.position_ids": torch.arange(64)[None]}
+            for key, value in weights.items():
+                tail = ".".join(key.split(".")[-2:])
+                renamed[key.removesuffix(tail) + norms.get(tail, tail)] = value
+            torch.save(renamed, folder / "pytorch_model.bin")
+        else:
+            BertForMaskedLM.from_pretrained(published["bert"]).save_pretrained(folder)
+        assert _encoder(folder).fingerprint() == expected, layout
 
 
 def test_spec(tiny_bert: str) -> None:
@@ -157,6 +238,21 @@ def test_tokenizer_of_another_model(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 1}))
     with pytest.raises(ValueError, match="the tokenizer pads with id 0, the tower expects 1"):
         _encoder(folder)
+
+
+def test_vocabulary_of_another_size(published: dict[str, Path], tmp_path: Path) -> None:
+    """Trap 24: the cased word pieces beside the uncased tower, whose special ids are the same."""
+    folder = Path(shutil.copytree(published["distilbert"], tmp_path / "distilbert"))
+    change(folder / "config.json", vocab_size=2000)
+    with pytest.raises(ValueError, match="the tokenizer has ids up to 50, the tower's embedding has 2000 rows"):
+        _encoder(folder, weights="random")
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_text_halves_are_another_class(tmp_path: Path, family: str) -> None:
+    publish(tmp_path, family)
+    with pytest.raises(ValueError, match=rf"name={tmp_path} is a {family} model, .* use text_encoder=clip or"):
+        _encoder(tmp_path)
 
 
 def test_directory_without_tokenizer(folder: Path) -> None:
