@@ -1,9 +1,11 @@
 """Trains and evaluates one point of the grid, or a sweep: `python train.py --help`."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from mmlit.cli import one_line_errors
+from mmlit.cli import one_line_errors, training_help
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -16,5 +18,8 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(training_help())
+        sys.exit()
     with one_line_errors("train.py"):
         main()

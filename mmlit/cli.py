@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
+def training_help() -> str:
+    """What `python train.py --help` prints: the axes with their choices, read off the yaml files."""
+    from mmlit.configuration.axes import describe
+
+    root = Path(__file__).resolve().parents[1]
+    return describe(root / "conf", root / "sweeps")
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """One clear line and exit code 2 for what the user can mend; a traceback for faults, or with HYDRA_FULL_ERROR=1."""

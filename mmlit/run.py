@@ -16,9 +16,10 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from mmlit.configuration.binding import problems, require_known_targets
+from mmlit.configuration.binding import problems
 from mmlit.configuration.budget import check_trainer
 from mmlit.configuration.identity import config_hash, run_name
+from mmlit.configuration.stored import stored_config
 from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.retrieval import RetrievalResult
@@ -26,15 +27,15 @@ from mmlit.jobs.pool import Work, run_all
 from mmlit.jobs.progress import LiveView
 from mmlit.results.ranks import write_ranks
 from mmlit.results.record import write_record
+from mmlit.training.announcement import announcement
 from mmlit.training.checkpoints import load_weights, read_checkpoint
 from mmlit.training.module import RetrievalModule
 from mmlit.training.record import ranks_of, record_of
 from mmlit.training.status import StatusFile
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 log = logging.getLogger(__name__)
-for noise in (".*LeafSpec.*is deprecated", ".*is smaller than the logging interval", ".*exists and is not empty"):
-    warnings.filterwarnings("ignore", message=noise)
+for noise in ("LeafSpec.*is depr", "is smaller than the log", "exists and is not", "requested to over", "in eval mode"):
+    warnings.filterwarnings("ignore", message=f".*{noise}")
 for chatty in ("lightning.pytorch", "lightning.fabric"):  # devices that are not there, tips, how loops end
     logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -116,18 +117,14 @@ def evaluation_job(job: Job) -> Job:
     """
     if not job.config.checkpoint:
         raise ValueError("fit=false evaluates a checkpoint: name it with checkpoint=...")
-    origin = read_checkpoint(job.config.checkpoint)["mmlit"]["origin"]
-    require_known_targets(origin["config"], CONF, source=f"checkpoint={job.config.checkpoint}")
-    stored, choices = OmegaConf.create(origin["config"]), dict(origin["choices"])
+    checkpoint = read_checkpoint(job.config.checkpoint)
+    stored = OmegaConf.create(stored_config(checkpoint, path=job.config.checkpoint))
+    choices = dict(checkpoint["mmlit"]["origin"]["choices"])
     typed = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in job.overrides}
     if "experiment" in typed:  # it may set anything; the model itself stays the checkpoint's
         typed |= set(job.choices) - {"image_encoder", "text_encoder", "alignment"}
     if "seed" in typed:
         raise ValueError("seed belongs to the training of a checkpoint; it cannot be given with fit=false")
-    # The checkpoint holds all weights: the files that the towers began with need not be there any more.
-    for tower, nothing in (("image_encoder", None), ("text_encoder", "random")):
-        if "weights" in stored[tower]:
-            stored[tower].weights = nothing
     for key in sorted(typed | {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks"}):
         OmegaConf.update(stored, key, OmegaConf.select(job.config, key), merge=False, force_add=True)
         choices |= {key: job.choices[key]} if key in job.choices else {}
@@ -208,6 +205,8 @@ def _read(job: Job, parts: _Parts) -> dict[str, float]:
             "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
             text_encoder.num_truncated, text_encoder.num_texts, text_encoder.spec.max_length,
         )  # fmt: skip
+    for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
+        log.info(line)
     cost = {"features_seconds": _fill(parts)} if parts.features else {}
     if stored and not job.config.fit:
         parts.module.adopt(stored, name=Path(job.config.checkpoint).name)

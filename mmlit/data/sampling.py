@@ -19,7 +19,10 @@ class Row(NamedTuple):
 
 
 class TrainingRows(Dataset[Row]):
-    """One caption of each image, drawn anew each epoch; indexed by (image number, epoch)."""
+    """One caption of each image, drawn anew each epoch; indexed by (image number, epoch).
+
+    A bare image number stands for epoch 0: so Lightning asks with `trainer.overfit_batches`.
+    """
 
     def __init__(self, *, captions: Captions, seed: int) -> None:
         self.captions, self.seed = captions, seed
@@ -27,8 +30,8 @@ class TrainingRows(Dataset[Row]):
     def __len__(self) -> int:
         return self.captions.num_images
 
-    def __getitem__(self, key: tuple[int, int]) -> Row:
-        image, epoch = key
+    def __getitem__(self, key: tuple[int, int] | int) -> Row:
+        image, epoch = key if isinstance(key, tuple) else (key, 0)
         texts = self.captions.texts_of(image)
         draw = uniform(self.seed, epoch, int(self.captions.image_id[image]))
         return Row(image, (texts[int(draw * len(texts))],))

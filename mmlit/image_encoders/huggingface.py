@@ -33,8 +33,8 @@ class HuggingFaceImageEncoder(ImageEncoder):
 
     Args:
         name: a directory (nothing is fetched then), or a name on the Hugging Face hub; of a model type in `FAMILIES`.
-        weights: `pretrained` for those that belong to `name`; `random`; or a `.safetensors`, `.pt` or `.pth` file
-            with a state dict for the model that `name` describes.
+        weights: `pretrained` for those that belong to `name`; null for random ones; or a `.safetensors`, `.pt` or
+            `.pth` file with a state dict for the model that `name` describes.
         projection: whether tokens and pooled go through CLIP's own visual projection; no other family has one.
         freeze: whether nothing moves, batch-norm statistics included.
 
@@ -52,7 +52,7 @@ class HuggingFaceImageEncoder(ImageEncoder):
     std: Tensor
     projection: nn.Linear | None
 
-    def __init__(self, *, name: str, weights: str, projection: bool, freeze: bool) -> None:
+    def __init__(self, *, name: str, weights: str | None, projection: bool, freeze: bool) -> None:
         super().__init__()
         with quiet(name):
             config = _obtain_config(name)
@@ -173,7 +173,7 @@ def _obtain_config(name: str) -> Any:
     return config
 
 
-def _obtain(name: str, config: Any, weights: str, family: Family, projection: bool) -> Half:
+def _obtain(name: str, config: Any, weights: str | None, family: Family, projection: bool) -> Half:
     if is_pair(config, "vision"):
         half = obtain_half(name, config, weights, side="vision", projection=projection)
         if not getattr(half.config, "vision_use_head", True):

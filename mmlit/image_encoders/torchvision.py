@@ -1,42 +1,55 @@
 """Torchvision's classification backbones without their classifier."""
 
-import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlit.contracts import Encoded, ImageEncoder, ImageSpec
-from mmlit.layers.weights import is_weight_file, load_exactly, read_weights
+from mmlit.image_encoders.dry_run import shapes
+from mmlit.image_encoders.same_padding import pad_same
+from mmlit.image_encoders.torchvision_families import Family, find
+from mmlit.layers.weights import first_line, is_weight_file, load_exactly, read_weights
 
 Triple = tuple[float, float, float]
+#: DenseNet's published files spell `norm.1` what its layers have called `norm1` since
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 class TorchvisionEncoder(ImageEncoder):
-    """A torchvision backbone: tokens are its last feature grid, pooled is what its classifier would have seen.
+    """Any of torchvision's classification models: tokens are its last feature grid, pooled is the grid's mean.
 
-    The classifier is dropped: it would be parameters without gradient.
+    Pooled is what the classifier's first linear layer would have seen, be there one (ResNet, Swin, …) or more
+    (MobileNetV3, MaxVit), with two exceptions: the first linear layer of AlexNet and VGG sees the grid laid out in a
+    row, and SqueezeNet takes its mean behind the classifier. Where the head begins with a layer norm (ConvNeXt,
+    MaxVit), it is applied to tokens and pooled. VisionTransformer: tokens are the patches and pooled is the class
+    token, both behind the last norm. Classifier and auxiliary heads are dropped: they would be parameters without
+    gradient.
 
     Args:
-        name: torchvision's name of the model, of a family in `FAMILIES`.
+        name: torchvision's name of the model.
         weights: null for random ones; a name of torchvision's for this model (`IMAGENET1K_V2`, `DEFAULT`), fetched
             once; or a `.safetensors`, `.pt` or `.pth` file with the model's state dict, with or without classifier.
-        size: picture side in px, ≥ 32.
+        size: picture side in px, ≥ 32; weights of a VisionTransformer are of one size.
         resize: see `mmlit.data.decode`.
+        resize_to: for `resize=crop`, px of the shorter side before the middle is kept, ≥ `size`; null means `size`.
         interpolation: of resizing.
         mean: of red, green and blue in 0…1; pixels become (x/255 − mean)/std. Goes with the weights.
-        std: of red, green and blue, > 0.
+        std: of red, green and blue, > 0. Torchvision's weights of GoogLeNet and Inception3 need 0.5 in all of both.
+        padding: `symmetric`, torchvision's own; or `same`, for weights that come from TensorFlow, whose convolutions
+            with a stride pad more at the right and bottom. Goes with the weights.
         grid: tokens per side, averaged from the backbone's own grid (1 … its side), or None for that grid; `pooled` is
             not touched. The cost of attending to P tokens falls with P.
         freeze: whether nothing moves, batch-norm statistics included.
 
     Raises:
         FileNotFoundError: if the weight file does not exist.
-        ValueError: if a name is unknown, a number out of range, the weights do not fit the model, or weights of
-            torchvision's were trained with another size, interpolation, mean or std.
+        ValueError: if a name is unknown, a number out of range, the size or the weights do not fit the model, or
+            weights of torchvision's were trained with another preprocessing.
     """
 
     mean: Tensor
@@ -49,94 +62,83 @@ class TorchvisionEncoder(ImageEncoder):
         weights: str | None,
         size: int,
         resize: Literal["squash", "crop"],
+        resize_to: int | None,
         interpolation: Literal["bilinear", "bicubic"],
         mean: Triple,
         std: Triple,
+        padding: Literal["symmetric", "same"],
         grid: int | None,
         freeze: bool,
     ) -> None:
         super().__init__()
-        _check_numbers(size, mean, std)
-        if grid is not None and not 1 <= grid <= size // 32:
-            raise ValueError(f"grid must lie in 1 … {size // 32} for size={size}, or be null; got {grid}")
-        self.name, self.grid = name, grid
-        self.family, self.backbone = _build(name)
-        classifier = getattr(self.backbone, self.family.classifier)
-        setattr(self.backbone, self.family.classifier, nn.Identity())
-        if weights is not None:
-            preprocessing = {"size": size, "interpolation": interpolation, "mean": tuple(mean), "std": tuple(std)}
-            tensors = read_weights(weights) if is_weight_file(weights) else _fetch(name, weights, preprocessing)
-            dropped = [f"{self.family.classifier}.{key}" for key in classifier.state_dict()]
+        _check_numbers(size, resize, resize_to, mean, std)
+        self.name, self.padding, self.grid = name, padding, None
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        family, build = find(name)
+        self.encode = family.encode
+        spec = ImageSpec(0, size, resize, interpolation, resize_to)
+        tensors = _read(name, family, weights, {**spec._asdict(), "mean": tuple(mean), "std": tuple(std)})
+        self.backbone, dropped = _build(name, size, family, build)
+        if padding == "same":
+            pad_same(self.backbone)
+        num_tokens, dim = _num_tokens_and_width(self, name, size)
+        side = math.isqrt(num_tokens)
+        if grid is not None and not 1 <= grid <= side:
+            raise ValueError(f"grid must lie in 1 … {side} for size={size}, or be null; got {grid}")
+        self.grid = grid
+        self.spec = spec._replace(dim=dim)
+        if tensors is not None:
             load_exactly(self.backbone, tensors, source=f"weights={weights} for name={name}", dropped=dropped)
         # On a CPU convolutions of this layout are faster by a fifth to a third.
         self.backbone.to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        dim = next(layer.in_features for layer in classifier.modules() if isinstance(layer, nn.Linear))
-        self.spec = ImageSpec(dim=dim, size=size, resize=resize, interpolation=interpolation)
         if freeze:
             self.freeze()
 
     def extra_repr(self) -> str:
         """The settings that neither the spec nor the weights tell."""
-        return f"{self.name}, grid={self.grid}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+        statistics = f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+        return f"{self.name}, padding={self.padding}, grid={self.grid}, {statistics}"
 
     def forward(self, pixels: Tensor) -> Encoded:
         """See `ImageEncoder.forward`; tokens row by row from the top left, mask all True."""
         pixels = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
-        tokens, pooled = self.family.encode(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
+        tokens, pooled = self.encode(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
         if self.grid is not None:
             own = tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
             tokens = F.adaptive_avg_pool2d(own, self.grid).flatten(2).transpose(1, 2)
         return Encoded(tokens, pooled, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 
-class Family(NamedTuple):
-    """How one of torchvision's model classes is used.
-
-    `classifier` is the attribute that holds its head, `encode(model, normalized pixels)` gives tokens (N,P,D) and
-    pooled (N,D), D being what the head's first linear layer takes in.
-    """
-
-    classifier: str
-    encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
-
-
-def _mobilenet(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return _flatten(model.features(pixels))
+def _build(name: str, size: int, family: Family, build: Callable[..., nn.Module]) -> tuple[nn.Module, list[str]]:
+    """What is kept of a model, with random weights, and the keys of what is not."""
+    try:
+        model = build(weights=None, **family.options(size))
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"size={size} does not suit name={name}: {first_line(error)}") from error
+    keys = set(model.state_dict())
+    body = family.body(model)
+    return body, sorted(keys - set(body.state_dict()))
 
 
-def _resnet(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    stem = model.maxpool(model.relu(model.bn1(model.conv1(pixels))))
-    return _flatten(model.layer4(model.layer3(model.layer2(model.layer1(stem)))))
+def _num_tokens_and_width(encoder: TorchvisionEncoder, name: str, size: int) -> tuple[int, int]:
+    try:
+        _, num_tokens, dim = shapes(encoder, size).tokens
+    except RuntimeError as error:
+        raise ValueError(f"size={size} does not suit name={name}: {first_line(error)}") from error
+    return num_tokens, dim
 
 
-def _flatten(grid: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,D,·,·) → tokens (N,P,D), pooled = their mean."""
-    tokens = grid.flatten(2).transpose(1, 2)
-    return tokens, tokens.mean(1)
+def _read(name: str, family: Family, weights: str | None, ours: Mapping[str, object]) -> Mapping[str, Tensor] | None:
+    """The tensors that `weights` means, under the names that torchvision's layers have today."""
+    if weights is None:
+        return None
+    tensors = read_weights(weights) if is_weight_file(weights) else _fetch(name, weights, ours, family)
+    return {_DENSE_LAYER.sub(r"\1\2", key): value for key, value in tensors.items()}
 
 
-#: by the name of torchvision's class, so that torchvision is imported only where it is used
-FAMILIES: Mapping[str, Family] = {"MobileNetV2": Family("classifier", _mobilenet), "ResNet": Family("fc", _resnet)}
-
-
-def _build(name: str) -> tuple[Family, nn.Module]:
-    """A model with random weights and its family."""
-    from torchvision import models
-
-    known = {}
-    for model in models.list_models(module=models):
-        kind = inspect.signature(models.get_model_builder(model)).return_annotation
-        if kind.__name__ in FAMILIES:
-            known[model] = FAMILIES[kind.__name__]
-    if name not in known:
-        raise ValueError(f"name={name} is none of torchvision's models that can be used: {', '.join(known)}")
-    return known[name], models.get_model(name, weights=None)
-
-
-def _fetch(name: str, weights: str, preprocessing: Mapping[str, object]) -> Mapping[str, Tensor]:
-    """Torchvision's own weights, if the pictures will be prepared as in their training."""
+def _fetch(name: str, weights: str, ours: Mapping[str, object], family: Family) -> Mapping[str, Tensor]:
+    """Torchvision's own weights, if the pictures will be prepared as its preset for them does."""
     from torchvision import models
 
     choices = models.get_model_weights(name).__members__
@@ -146,14 +148,17 @@ def _fetch(name: str, weights: str, preprocessing: Mapping[str, object]) -> Mapp
             f"which has {', '.join(choices)}"
         )
     choice = choices[weights]
-    asked = choice.transforms()
+    preset = choice.transforms()
     theirs = {
-        "size": asked.crop_size[0],
-        "interpolation": asked.interpolation.value,
-        "mean": tuple(asked.mean),
-        "std": tuple(asked.std),
+        "size": preset.crop_size[0],
+        "resize": "crop",
+        "resize_to": preset.resize_size[0],
+        "interpolation": preset.interpolation.value,
+        "mean": (0.5, 0.5, 0.5) if family.converts else tuple(preset.mean),
+        "std": (0.5, 0.5, 0.5) if family.converts else tuple(preset.std),
     }
-    wrong = [f"{key}={value}, got {preprocessing[key]}" for key, value in theirs.items() if preprocessing[key] != value]
+    ours = {**ours, "resize_to": ours["resize_to"] or ours["size"]}
+    wrong = [f"{key}={value}, got {ours[key]}" for key, value in theirs.items() if ours[key] != value]
     if wrong:
         raise ValueError(f"weights={weights} of {name} were trained with {'; '.join(wrong)}")
     try:
@@ -162,9 +167,13 @@ def _fetch(name: str, weights: str, preprocessing: Mapping[str, object]) -> Mapp
         raise ValueError(f"weights={weights} of {name} cannot be fetched from {choice.url}: {error}") from error
 
 
-def _check_numbers(size: int, mean: Triple, std: Triple) -> None:
+def _check_numbers(size: int, resize: str, resize_to: int | None, mean: Triple, std: Triple) -> None:
     if size < 32:
         raise ValueError(f"size must be >= 32, got {size}")
+    if resize_to is not None and resize != "crop":
+        raise ValueError(f"resize_to={resize_to} goes with resize=crop, got resize={resize}")
+    if resize_to is not None and resize_to < size:
+        raise ValueError(f"resize_to must be >= size={size}, got {resize_to}")
     if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
         raise ValueError(f"mean must be three numbers in 0...1, got {list(mean)}")
     if len(std) != 3 or not all(0 < value <= 1 for value in std):

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from mmlit.contracts import Encoded
 
-
 #: pairs that are fused at least at a time, and parts that a batch is split into at most
 _LEAST, _MOST = 32, 4
 

@@ -59,7 +59,9 @@ def is_pair(config: Any, side: Literal["vision", "text"]) -> bool:
     return config.model_type in {name for pair in _PAIRS for name in (pair, f"{pair}_{side}_model")}
 
 
-def obtain_half(name: str, config: Any, weights: str, *, side: Literal["vision", "text"], projection: bool) -> Half:
+def obtain_half(
+    name: str, config: Any, weights: str | None, *, side: Literal["vision", "text"], projection: bool
+) -> Half:
     """This side's tower of a CLIP or SigLIP checkpoint, of both towers or of this one; the other is not kept.
 
     Raises:
@@ -83,7 +85,7 @@ def obtain_half(name: str, config: Any, weights: str, *, side: Literal["vision",
 def obtain_tower(
     name: str,
     config: Any,
-    weights: str,
+    weights: str | None,
     *,
     kind: str | None = None,
     beside: Collection[str] = _HEADS,
@@ -94,7 +96,7 @@ def obtain_tower(
     Args:
         name: a directory, or a name on the hub.
         config: the tower's configuration.
-        weights: `pretrained`, `random` or a file.
+        weights: `pretrained`, a file, or None for random ones.
         kind: the library's class; None: the one that belongs to `config`.
         beside: what the weights may hold beside the tower, by the first part of the key.
         unused: parts of the tower that are dropped, by name; they need not be among the weights.
@@ -108,7 +110,7 @@ def obtain_tower(
         config.reference_compile = False
     build: Any = given.from_config if kind is None else given
     strict = {"config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    if weights == "random":
+    if weights is None:
         tower = build(config, **options).float()
     elif weights == "pretrained":
         told = obtain(name, given.from_pretrained, **strict, **options)
@@ -120,7 +122,7 @@ def obtain_tower(
         told = given.from_pretrained(None, state_dict=tensors, **strict, **options)
         tower = _checked(told, f"weights={weights} for name={name}", beside, unused)
     else:
-        raise ValueError(f"weights must be pretrained, random, or a .safetensors, .pt or .pth file, got {weights}")
+        raise ValueError(f"weights must be pretrained, null, or a .safetensors, .pt or .pth file, got {weights}")
     for module in list(tower.modules()):
         for part in unused:
             if getattr(module, part, None) is not None:

@@ -25,8 +25,8 @@ class HuggingFaceTextEncoder(TextEncoder):
 
     Args:
         name: a directory (nothing is fetched then), or a name on the Hugging Face hub.
-        weights: `pretrained` for those that belong to `name`; `random`; or a `.safetensors`, `.pt` or `.pth` file
-            with a state dict for the tower that `name` describes.
+        weights: `pretrained` for those that belong to `name`; null for random ones; or a `.safetensors`, `.pt` or
+            `.pth` file with a state dict for the tower that `name` describes.
         pooling: `cls`, the first token; or `mean` over all kept tokens.
         max_length: longest text in tokens, special ones included; what is longer loses its end.
         freeze: whether nothing moves.
@@ -40,7 +40,7 @@ class HuggingFaceTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, *, name: str, weights: str, pooling: Literal["cls", "mean"], max_length: int, freeze: bool
+        self, *, name: str, weights: str | None, pooling: Literal["cls", "mean"], max_length: int, freeze: bool
     ) -> None:
         super().__init__()
         self.pooling = pooling

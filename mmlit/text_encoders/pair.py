@@ -28,7 +28,7 @@ class PairTextEncoder(TextEncoder):
 
     Args:
         name: a directory (nothing is fetched then), or a name on the Hugging Face hub; of both towers or this one.
-        weights: `pretrained` for those that belong to `name`; `random`; or a `.safetensors`, `.pt` or `.pth` file
+        weights: `pretrained` for those that belong to `name`; null for random ones; or a `.safetensors`, `.pt` or `.pth` file
             with a state dict for the model that `name` describes.
         projection: whether CLIP's own text projection is kept; SigLIP has none.
         max_length: longest text in tokens, special ones included; what is longer loses its end.
@@ -45,7 +45,7 @@ class PairTextEncoder(TextEncoder):
 
     projection: nn.Linear | None
 
-    def __init__(self, *, name: str, weights: str, projection: bool, max_length: int, freeze: bool) -> None:
+    def __init__(self, *, name: str, weights: str | None, projection: bool, max_length: int, freeze: bool) -> None:
         super().__init__()
         with quiet(name):
             self.tokenizer = obtain_tokenizer(name)
@@ -101,7 +101,7 @@ class PairTextEncoder(TextEncoder):
         return Encoded(tokens, output.pooler_output, mask)
 
 
-def _obtain(name: str, weights: str, projection: bool) -> Half:
+def _obtain(name: str, weights: str | None, projection: bool) -> Half:
     config = obtain_config(name)
     if not is_pair(config, "text"):
         raise ValueError(f"name={name} is a {config.model_type} model: not CLIP or SigLIP with a text tower")

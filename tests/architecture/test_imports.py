@@ -16,6 +16,7 @@ LEVELS = [
     {"losses", "layers"},
     {"image_encoders", "text_encoders", "alignments", "data", "features", "evaluation", "results"},
     {"training", "jobs", "configuration"},
+    {"model"},
     {"run", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

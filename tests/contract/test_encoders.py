@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from layers.published import publish
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -22,18 +25,26 @@ FILES = [*IMAGE_FILES, *TEXT_FILES]
 TEXTS = ["a small red circle left of the blue square", "dogs", "The cat runs and the horse sits on a large square"]
 
 
-def _settings(file: Path, tiny_bert: str) -> dict[str, Any]:
-    """A yaml's options; what would be fetched is random, or the tiny checkpoint, and pictures are small."""
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Gives a small directory laid out as the hub's of a family, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("published")
+    return cache(lambda family: str(publish(folder / family, family)))
+
+
+def _settings(file: Path, published: Callable[[str], str]) -> dict[str, Any]:
+    """A yaml's options; what would be fetched is random, or a small checkpoint, and pictures are small."""
     settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]
-    if "weights" in settings:
-        local = {"weights": None, "size": 64} if file in IMAGE_FILES else {"name": tiny_bert}
-        settings |= local
-    return settings
+    if ".huggingface." in settings["_target_"] or ".pair." in settings["_target_"]:
+        return settings | {"name": published(file.stem)}
+    if file.stem == "timm":
+        return settings | {"name": "test_vit", "weights": None}
+    return settings | ({"weights": None, "size": 64} if "weights" in settings else {})
 
 
 @pytest.fixture(params=FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def settings(request: pytest.FixtureRequest, tiny_bert: str) -> dict[str, Any]:
-    return _settings(request.param, tiny_bert)
+def settings(request: pytest.FixtureRequest, published: Callable[[str], str]) -> dict[str, Any]:
+    return _settings(request.param, published)
 
 
 def _make(settings: dict[str, Any], *, freeze: bool = False) -> Any:
@@ -200,9 +211,9 @@ def test_fingerprint_changes_with_the_weights(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_fingerprints_are_the_same_in_another_process(tiny_bert: str) -> None:
+def test_fingerprints_are_the_same_in_another_process(published: Callable[[str], str]) -> None:
     """Nor do they depend on the order of sets and dictionaries."""
-    every = [_settings(file, tiny_bert) for file in FILES]
+    every = [_settings(file, published) for file in FILES]
     program = """
 import json, sys, torch
 from mmlit.configuration.binding import locate

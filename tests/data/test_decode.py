@@ -1,4 +1,4 @@
-"""Files to pixels: squash and crop, upright, every mode of picture, and files that are none."""
+"""Files to pixels: squash and crop as the libraries do, upright, every mode of picture, and files that are none."""
 
 import io
 
@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms.functional import pil_to_tensor
 
 from mmlit.contracts import ImageSpec
 from mmlit.data.decode import decode
@@ -42,9 +45,58 @@ def test_squash_keeps_everything_crop_keeps_the_middle():
     assert (decode(file(Image.fromarray(three)), CROP, name="a")[1] == 255).all()
 
 
-def test_same_size_is_not_touched():
+@pytest.mark.parametrize("spec", [SQUASH, CROP, CROP._replace(resize_to=8)], ids=["squash", "crop", "crop_to_8"])
+def test_same_size_is_not_touched(spec):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert (decode(file(Image.fromarray(pixels)), SQUASH, name="a").permute(1, 2, 0).numpy() == pixels).all()
+    assert (decode(file(Image.fromarray(pixels)), spec, name="a").permute(1, 2, 0).numpy() == pixels).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("side", [37, 32, None])
+@pytest.mark.parametrize("size", [(101, 67), (67, 101), (97, 97), (15, 21), (21, 15), (37, 40), (32, 32), (400, 33)])
+def test_crop_is_torchvisions_own(size, side, interpolation):
+    """Trap 24: odd sizes in both orientations, smaller and larger than asked for: every pixel as in the preset."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    spec = ImageSpec(dim=1, size=32, resize="crop", interpolation=interpolation, resize_to=side)
+    preset = ImageClassification(
+        crop_size=32,
+        resize_size=side or 32,
+        interpolation=InterpolationMode(interpolation),
+        mean=(0,) * 3,
+        std=(1,) * 3,
+    )
+    expected = (preset(picture) * 255).round().to(torch.uint8)
+    assert torch.equal(decode(file(picture), spec, name="a"), expected)
+
+
+def test_resize_to_sees_less_of_the_picture():
+    """Trap 24: only the middle is kept once the shorter side is longer than the picture asked for."""
+    three = np.zeros((24, 24, 3), np.uint8)
+    three[8:16, 8:16, 1] = 255
+    picture = file(Image.fromarray(three))
+    assert (decode(picture, CROP._replace(resize_to=24), name="a")[1] == 255).all()
+    assert (decode(picture, CROP, name="a")[1] == 0).any()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_squash_is_pillows_own(interpolation):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 23, 3), np.uint8))
+    found = decode(file(picture), SQUASH._replace(interpolation=interpolation), name="a")
+    assert torch.equal(found, pil_to_tensor(picture.resize((8, 8), Image.Resampling[interpolation.upper()])))
+
+
+def test_lanczos_crop():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    found = decode(file(picture), CROP._replace(interpolation="lanczos"), name="a")
+    assert torch.equal(found, pil_to_tensor(picture.resize((8, 8), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1)])
+def test_a_strip_needs_no_gigabytes(size):
+    """Resized as a whole it would be 224 × 6,720,000 px."""
+    found = decode(file(Image.new("RGB", size, "red")), CROP._replace(size=224), name="a")
+    assert found.shape == (3, 224, 224)
+    assert (found[0] == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK", "I;16"])

@@ -325,7 +325,7 @@ def test_towers_of_other_channels(copy: Callable[[str], Path]) -> None:
     folder = copy("vit")
     change(folder / "config.json", num_channels=1)
     with pytest.raises(ValueError, match="pictures of 1 channels"):
-        _encoder(folder, weights="random")
+        _encoder(folder, weights=None)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
@@ -406,7 +406,7 @@ def test_siglip_without_a_head(copy: Callable[[str], Path]) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(folder / "config.json", vision_config=config["vision_config"] | {"vision_use_head": False})
     with pytest.raises(ValueError, match="has no head that pools its patches"):
-        _encoder(folder, weights="random")
+        _encoder(folder, weights=None)
 
 
 @pytest.mark.parametrize("layout", ["bin", "shards", "half", "position_ids"])
@@ -450,10 +450,10 @@ def test_random_weights_and_weights_of_a_file(published: dict[str, Path], tmp_pa
     torch.save(load_file(folder / "model.safetensors"), file)
     expected = _encoder(folder, projection=True).fingerprint()
     assert _encoder(folder, projection=True, weights=str(file)).fingerprint() == expected
-    assert _encoder(folder, projection=True, weights="random").fingerprint() != expected
+    assert _encoder(folder, projection=True, weights=None).fingerprint() != expected
     with pytest.raises(FileNotFoundError, match=r"weights=/no/such\.pt: no such file"):
         _encoder(folder, weights="/no/such.pt")
-    with pytest.raises(ValueError, match=r"weights must be pretrained, random, or a .* file, got best"):
+    with pytest.raises(ValueError, match=r"weights must be pretrained, null, or a .* file, got best"):
         _encoder(folder, weights="best")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -243,3 +244,31 @@ def test_two_devices_train_and_evaluate_like_one(tmp_path, scenes):
     for key, value in found["one"]["metrics"].items():
         if "median" not in key:
             assert found["two"]["metrics"][key] == pytest.approx(value, abs=4.5), key
+
+
+def test_a_run_says_first_what_will_happen(train, tmp_path):
+    ended = train("alignment=joint", "image_encoder.freeze=true")
+    assert ended.code == 0, ended.err
+    said = ended.out.splitlines()
+    splits = {"training": "96 images with 480 captions (train)", "selection": "16 images with 80 captions (val)",
+              "report": "24 images with 120 captions (test)"}  # fmt: skip
+    assert f"data: {', '.join(f'{purpose} on {what}' for purpose, what in splits.items())}" in said
+    (model,) = [line for line in said if line.startswith("model: ")]
+    assert re.fullmatch(
+        r"model: image encoder [\d,]+ parameters \(frozen\), text encoder [\d,]+ .*all trained.*", model
+    )
+    assert "training: 2 epochs, one caption of every image each, 16 pairs per step: 15 negatives for each" in said
+    assert "device: 1 x cpu, precision 32-true" in said
+    assert any(line.startswith(f"results: {tmp_path}/outputs/") for line in said)
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_debug_overfits_one_batch(train, tmp_path, alignment):
+    """The loss ends well below where it began, and below that of guessing."""
+    ended = train("experiment=debug", f"alignment={alignment}", "data.batch_size=16", "trainer.max_epochs=60")
+    assert ended.code == 0, ended.err
+    (path,) = tmp_path.rglob("metrics.csv")
+    with path.open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 60
+    assert losses[-1] < 0.5 * losses[0]

@@ -161,12 +161,12 @@ def test_padding_may_hold_anything(tiny_bert: str) -> None:
 def test_the_unused_pooler_is_dropped(tiny_bert: str) -> None:
     """A parameter without gradient would stop several devices; the fixture's file has one, and a head."""
     assert any(key.startswith("bert.pooler.") for key in load_file(Path(tiny_bert) / "model.safetensors"))
-    for weights in ("pretrained", "random"):
+    for weights in ("pretrained", None):
         assert not any("pooler" in key or "cls." in key for key in _encoder(tiny_bert, weights=weights).state_dict())
 
 
 def test_random_weights_are_others(tiny_bert: str) -> None:
-    assert _encoder(tiny_bert, weights="random").fingerprint() != _encoder(tiny_bert).fingerprint()
+    assert _encoder(tiny_bert, weights=None).fingerprint() != _encoder(tiny_bert).fingerprint()
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -186,7 +186,7 @@ def test_weights_from_a_file(tiny_bert: str, tmp_path: Path, suffix: str, heads:
 
 def test_half_precision_directory_becomes_single(folder: Path) -> None:
     BertModel.from_pretrained(folder).half().save_pretrained(folder)
-    for weights in ("pretrained", "random"):
+    for weights in ("pretrained", None):
         encoder = _encoder(folder, weights=weights)
         assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
@@ -245,7 +245,7 @@ def test_vocabulary_of_another_size(published: dict[str, Path], tmp_path: Path) 
     folder = Path(shutil.copytree(published["distilbert"], tmp_path / "distilbert"))
     change(folder / "config.json", vocab_size=2000)
     with pytest.raises(ValueError, match="the tokenizer has ids up to 50, the tower's embedding has 2000 rows"):
-        _encoder(folder, weights="random")
+        _encoder(folder, weights=None)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
@@ -308,7 +308,7 @@ def test_neither_directory_nor_hub(name: str, caplog: pytest.LogCaptureFixture, 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"weights": "pretraned"}, ValueError, "weights must be pretrained, random, or a .* file, got pretraned"),
+        ({"weights": "pretraned"}, ValueError, "weights must be pretrained, null, or a .* file, got pretraned"),
         ({"weights": "/no/such.pt"}, FileNotFoundError, "weights=/no/such.pt: no such file"),
     ],
 )

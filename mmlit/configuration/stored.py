@@ -1,0 +1,30 @@
+"""The configuration that lies in a checkpoint, made safe to build objects from."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmlit.configuration.binding import require_known_targets
+
+#: options that classes got after the first release, with what older checkpoints of them mean
+_ADDED = {
+    "mmlit.image_encoders.torchvision.TorchvisionEncoder": {"resize_to": None, "padding": "symmetric"},
+}
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, Any]:
+    """A checkpoint's resolved configuration as plain containers, without the weight files that its towers began with.
+
+    The checkpoint holds all weights, so those files need not be there any more.
+
+    Raises:
+        ValueError: if it names a class that no file of `conf/` does: the code of a stranger is not run.
+    """
+    config: dict[str, Any] = deepcopy(checkpoint["mmlit"]["origin"]["config"])
+    require_known_targets(config, CONF, source=f"checkpoint={path}")
+    for tower in ("image_encoder", "text_encoder"):
+        if "weights" in config[tower]:
+            config[tower]["weights"] = None
+        config[tower] = _ADDED.get(config[tower]["_target_"], {}) | config[tower]
+    return config

@@ -1,0 +1,80 @@
+"""`mmlit.load`: a trained model in Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import mmlit
+
+
+@pytest.fixture
+def checkpoint(train, tmp_path) -> Path:
+    assert train("alignment=cross_attention", "trainer.max_epochs=1").code == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    return path
+
+
+@pytest.fixture
+def gallery(scenes) -> tuple[list[Path], list[str], list[int]]:
+    """Pictures and captions of the test split, and for each caption the number of its picture."""
+    table = json.loads((scenes / "annotations" / "captions_test2017.json").read_text())
+    number = {image["id"]: place for place, image in enumerate(table["images"])}
+    files = [scenes / "test2017" / image["file_name"] for image in table["images"]]
+    rows = table["annotations"]
+    return files, [row["caption"] for row in rows], [number[row["image_id"]] for row in rows]
+
+
+def test_scores_give_the_numbers_of_the_record(checkpoint, gallery):
+    files, texts, owner = gallery
+    model = mmlit.load(checkpoint.parents[1])
+    scores = model.score(model.encode_images(files), model.encode_texts(texts))
+    assert scores.shape == (len(files), len(texts))
+    own = scores.gather(0, torch.tensor(owner)[None])
+    t2i_rank = (scores >= own).sum(0)
+    record = json.loads((checkpoint.parents[1] / "result.json").read_text())
+    assert 100 * (t2i_rank <= 5).double().mean().item() == pytest.approx(record["metrics"]["t2i_r5"])
+
+
+def test_a_file_its_bytes_and_its_picture_are_the_same_in_any_batches(checkpoint, gallery):
+    files, texts, _ = gallery
+    model = mmlit.load(checkpoint)
+    expected = model.encode_images(files[:5])
+    mixed = [files[0], str(files[1]), files[2].read_bytes(), Image.open(files[3]), files[4]]
+    torch.testing.assert_close(model.encode_images(mixed, batch_size=2), expected)
+    one, other = model.encode_texts(texts[:7]), model.encode_texts(texts[:7], batch_size=2)
+    assert torch.equal(one.mask, other.mask)
+    torch.testing.assert_close(model.score(expected, one), model.score(expected, other))
+    assert not model.training
+
+
+def test_what_is_no_model_is_refused_by_name(checkpoint, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        mmlit.load(tmp_path / "gone.ckpt")
+    with pytest.raises(FileNotFoundError, match="no folder of a finished run"):
+        mmlit.load(tmp_path)
+    (checkpoint.parent / "other.ckpt").write_bytes(checkpoint.read_bytes())
+    with pytest.raises(ValueError, match=r"best.ckpt, other.ckpt\): name one"):
+        mmlit.load(checkpoint.parents[1])
+
+
+def test_a_class_that_the_project_does_not_name_is_never_built(checkpoint, tmp_path):
+    """Trap 35: a configuration that came with weights runs no code of its maker's."""
+    stored = torch.load(checkpoint, weights_only=True)
+    stored["mmlit"]["origin"]["config"]["alignment"] = {"_target_": "os.system", "command": f"touch {tmp_path}/done"}
+    torch.save(stored, checkpoint)
+    with pytest.raises(ValueError, match=r"names alignment._target_=os.system, which no file of conf/ does"):
+        mmlit.load(checkpoint)
+    assert not (tmp_path / "done").exists()
+
+
+def test_wrong_arguments_are_refused(checkpoint):
+    model = mmlit.load(checkpoint)
+    with pytest.raises(ValueError, match="texts must be a sequence"):
+        model.encode_texts("a red circle")
+    with pytest.raises(ValueError, match="images must be a sequence"):
+        model.encode_images([])
+    with pytest.raises(ValueError, match="not a readable picture"):
+        model.encode_images([b"x"])
