@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare lint test test-slow bench lock
+.PHONY: help setup compare lint test test-slow bench docs lock
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: setup  ## the tests that take seconds each
 
 test-slow: setup  ## the tests that take longer
 	$(BIN)/pytest -n 2 -m slow --timeout 900
+
+docs: setup  ## write docs/encoders.md anew from the yaml files
+	$(BIN)/python -m mmlit.configuration.encoder_table > docs/encoders.md
 
 lock: setup  ## pin the requirements anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev -o requirements.lock pyproject.toml

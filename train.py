@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(training_help())
-        sys.exit()
+        sys.stdout.write(training_help() + "\n")
+        sys.exit(0)
     with one_line_errors("train.py"):
         main()

@@ -28,8 +28,8 @@ class PairTextEncoder(TextEncoder):
 
     Args:
         name: a directory (nothing is fetched then), or a name on the Hugging Face hub; of both towers or this one.
-        weights: `pretrained` for those that belong to `name`; null for random ones; or a `.safetensors`, `.pt` or `.pth` file
-            with a state dict for the model that `name` describes.
+        weights: `pretrained` for those that belong to `name`; null for random ones; or a `.safetensors`, `.pt` or
+            `.pth` file with a state dict for the model that `name` describes.
         projection: whether CLIP's own text projection is kept; SigLIP has none.
         max_length: longest text in tokens, special ones included; what is longer loses its end.
         freeze: whether nothing moves.
