@@ -36,7 +36,8 @@ def blocks(page: str) -> list[str]:
 def test_the_chinese_readme_has_the_same_commands_and_the_same_table():
     assert blocks("README.zh-CN.md") == blocks("README.md")
     tables = [
-        re.findall(r"^\|[^`\n]*\|$", (ROOT / page).read_text(), re.MULTILINE) for page in ("README.md", "README.zh-CN.md")
+        re.findall(r"^\|[^`\n]*\|$", (ROOT / page).read_text(), re.MULTILINE)
+        for page in ("README.md", "README.zh-CN.md")
     ]
     assert len(tables[0]) >= 6
     assert [row for row in tables[0] if re.search(r"\d ±", row)] == [
