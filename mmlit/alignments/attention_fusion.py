@@ -38,7 +38,8 @@ class AttentionFusion(Alignment):
     Queries, keys, values and, head by head, the output projection are made once per item. Of two tokens' softmax a
     sigmoid remains: a pair mixes, with two weights per head, vectors that are there already. So it needs only their
     products with w, made per item, and for the norm their products with each other; the mixed vector is never formed.
-    The tokens are the heads' vectors at length √E, where attention and residual are of one size.
+    The tokens are the heads' vectors at length √E, and the projections start such that they keep that: with less, a
+    pair starts out close to the plain mean of its tokens, and learns worse.
 
     Args:
         image: the image encoder's spec.
@@ -79,6 +80,8 @@ class AttentionFusion(Alignment):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.match = nn.Linear(width, 1, bias=False)
+        for layer in (self.query_key_value, self.output):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
 
     def embed_image(self, image: Encoded) -> Encoded:
         """Query, key and stack of each image, side by side: (N,(3+heads)·E)."""

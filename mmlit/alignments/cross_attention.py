@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
 from mmlit.layers.heads import HeadKind, SharedSpace
+from mmlit.layers.pairwise import both_ways
 from mmlit.layers.similarity import Temperature, cosine
 from mmlit.losses.info_nce import info_nce
 
@@ -94,9 +95,7 @@ class CrossAttention(Alignment):
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Half of the cross-entropy of each image's row and half of each text's."""
-        i2t = self.score(pairs.image, pairs.all_text)
-        alone = pairs.all_image is pairs.image and pairs.all_text is pairs.text
-        t2i = i2t.T if alone else self.score(pairs.all_image, pairs.text).T
+        i2t, t2i = both_ways(self.score, pairs)
         return {
             "i2t": 0.5 * info_nce(self.temperature(i2t), pairs.positives(pairs.image_rows, slice(None))),
             "t2i": 0.5 * info_nce(self.temperature(t2i), pairs.positives(slice(None), pairs.text_rows).T),
