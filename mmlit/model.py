@@ -37,7 +37,7 @@ class Model(nn.Module):
 
         Raises:
             FileNotFoundError: if a path names nothing.
-            ValueError: if a file is no readable picture, or nothing is given.
+            ValueError: if a file is no readable picture, or something else than a list of pictures is given.
         """
         parts = []
         for chunk in _chunks(images, batch_size, "images"):
@@ -50,17 +50,26 @@ class Model(nn.Module):
         """M texts → M embedded texts, what is longer than the encoder's `max_length` cut.
 
         Raises:
-            ValueError: if nothing is given, or a single string.
+            ValueError: if nothing is given, or something else than a list of strings.
         """
         parts = []
         for chunk in _chunks(texts, batch_size, "texts"):
+            if strange := [text for text in chunk if not isinstance(text, str)]:
+                raise ValueError(f"a text must be a string, got {strange[0]!r}")
             ids, mask = self.text_encoder.tokenize(chunk)
             parts.append(self.alignment.embed_text(self.text_encoder(ids.to(self._device), mask.to(self._device))))
         return _joined(parts)
 
     @torch.inference_mode()
     def score(self, image: Encoded, text: Encoded) -> Tensor:
-        """What `encode_images` and `encode_texts` gave → (N,M), higher = closer; see the alignment's own `score`."""
+        """What `encode_images` and `encode_texts` gave → (N,M), higher = closer; see the alignment's own `score`.
+
+        Raises:
+            ValueError: if one of the two is anything else.
+        """
+        for name, side in (("image", image), ("text", text)):
+            if not isinstance(side, Encoded):
+                raise ValueError(f"{name} must be what encode_{name}s gave, got {type(side).__name__}")
         return self.alignment.score(image, text)
 
     @property
@@ -70,6 +79,8 @@ class Model(nn.Module):
     def _pixels(self, image: Picture) -> Tensor:
         if isinstance(image, Image.Image):
             return prepare(image, self.image_encoder.spec)
+        if not isinstance(image, str | Path | bytes):
+            raise ValueError(f"an image must be a path, a file's bytes or a PIL picture, got {type(image).__name__}")
         file = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
         return decode(file, self.image_encoder.spec, name="an image" if isinstance(image, bytes) else image)
 
@@ -101,6 +112,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
 
 
 def _checkpoint(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such run or checkpoint")
     if not path.is_dir():
         return path
     found = sorted((path / "checkpoints").glob("*.ckpt"))
@@ -117,8 +130,10 @@ def _make(node: Mapping[str, Any], **runtime: Any) -> Any:
 
 
 def _chunks(items: Sequence[Any], size: int, what: str) -> list[Sequence[Any]]:
-    if isinstance(items, str | bytes | Path | Image.Image) or len(items) == 0:
-        raise ValueError(f"{what} must be a sequence with something in it, got {items!r}")
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes) or len(items) == 0:
+        raise ValueError(f"{what} must be a list with something in it, got {type(items).__name__}")
+    if size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {size}")
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 

@@ -55,8 +55,16 @@ def targets(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Ma
     if "_target_" in config:
         yield path, config
     for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from targets(value, f"{path}.{key}" if path else str(key))
+        yield from _targets_in(value, f"{path}.{key}" if path else str(key))
+
+
+def _targets_in(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Also inside lists: Hydra looks there, too."""
+    if isinstance(value, Mapping):
+        yield from targets(value, path)
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            yield from _targets_in(entry, f"{path}.{place}")
 
 
 def locate(target: str) -> Any:
@@ -69,10 +77,14 @@ def require_known_targets(config: Mapping[str, Any], conf: Path, *, source: str)
     """A configuration that came with weights may only name classes that the project's own yaml files name.
 
     Raises:
-        ValueError: naming the first class that none of them does.
+        ValueError: naming the first class that none of them does; or if it has arguments without names or interpolations.
     """
+    if "${" in repr(config):  # it was resolved when it was stored; a resolver could make a node out of a string
+        raise ValueError(f"{source} holds an interpolation (${{...}}) in its configuration: refused")
     known = {target for file in conf.rglob("*.yaml") for target in _TARGET.findall(file.read_text())}
     for path, node in targets(config):
+        if "_args_" in node:
+            raise ValueError(f"{source} gives {path} arguments without names (_args_): refused")
         if node["_target_"] not in known:
             raise ValueError(
                 f"{source} names {path}._target_={node['_target_']}, which no file of {conf.name}/ does: refused"

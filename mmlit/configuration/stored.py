@@ -16,7 +16,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, Any]:
     """A checkpoint's resolved configuration as plain containers, without the weight files that its towers began with.
 
-    The checkpoint holds all weights, so those files need not be there any more.
+    The checkpoint holds all weights, so those files need not be there any more; a Hugging Face tower still needs its
+    directory, or the hub, for its configuration and its tokenizer or preprocessing.
 
     Raises:
         ValueError: if it names a class that no file of `conf/` does: the code of a stranger is not run.

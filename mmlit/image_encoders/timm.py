@@ -72,7 +72,7 @@ def _build(name: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
         import timm
         from timm.data import resolve_model_data_config
     except ImportError as error:
-        raise ValueError(f"name={name} needs the timm library: pip install mmlit[timm]") from error
+        raise ValueError(f"name={name} needs the timm library: pip install -e '.[timm]'") from error
     if weights not in (None, "pretrained") and not is_weight_file(weights):
         raise ValueError(f"weights must be null, pretrained, or a .safetensors, .pt or .pth file, got {weights}")
     tensors = read_weights(weights) if weights not in (None, "pretrained") else None

@@ -12,20 +12,22 @@ from mmlit.training.module import RetrievalModule
 
 def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModule, *, directory: Path) -> list[str]:
     """Data, parameters, steps with their negatives, device and precision, and where results go; one line each."""
-    lines = [f"data: {', '.join(_splits(data))}", f"model: {', '.join(_parameters(module))}"]
+    lines = [f"data: {', '.join(_splits(trainer, data))}", f"model: {', '.join(_parameters(module))}"]
     if "train" in data.readers:
         lines.append(f"training: {_steps(trainer, data)}")
     devices = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
     return [*lines, f"device: {devices}, precision {trainer.precision}", f"results: {directory}"]
 
 
-def _splits(data: PairsDataModule) -> Iterator[str]:
+def _splits(trainer: Trainer, data: PairsDataModule) -> Iterator[str]:
     purposes = {"train": "training", "val": "selection", "test": "report"}
+    limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
     for part, purpose in purposes.items():
         if part in data.readers:
             captions, name = data.readers[part].captions, data.names[part]
             origin = f"set aside from {data.names['train']}" if isinstance(name, int) else name
-            yield f"{purpose} on {captions.num_images:,} images with {captions.num_texts:,} captions ({origin})"
+            limit = f", limited to {limits[part]} batches" if limits.get(part, 1.0) != 1.0 else ""
+            yield f"{purpose} on {captions.num_images:,} images with {captions.num_texts:,} captions ({origin}{limit})"
 
 
 def _parameters(module: RetrievalModule) -> Iterator[str]:
@@ -38,14 +40,18 @@ def _parameters(module: RetrievalModule) -> Iterator[str]:
         total = sum(parameter.numel() for parameter in part.parameters())
         trains = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
         share = "all trained" if trains == total else f"{trains:,} trained" if trains else "frozen"
-        yield f"{name} {total:,} parameters ({share})"
+        yield f"{name} {total:,} parameter{'s' * (total != 1)} ({share})"
 
 
 def _steps(trainer: Trainer, data: PairsDataModule) -> str:
-    """Optimizer steps are known to the trainer only once training has begun; what is said here is what was asked."""
-    epochs = f"{trainer.max_epochs} epochs" if trainer.max_epochs is not None else f"{trainer.max_steps} steps"
-    batch = data.batch_size * trainer.world_size
-    told = f"{epochs}, one caption of every image each, {batch} pairs per step: {batch - 1} negatives for each"
-    return told + (
-        f", {trainer.accumulate_grad_batches} batches per step" if trainer.accumulate_grad_batches > 1 else ""
-    )
+    """Counted as the trainer will: it knows its steps only once training has begun."""
+    batch, images = data.batch_size * trainer.world_size, data.readers["train"].captions.num_images
+    batches = images // batch if data.drop_last else -(-images // batch)
+    limit = trainer.limit_train_batches
+    per_epoch = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    told = f"{trainer.max_epochs} epochs of {per_epoch} batches"
+    if per_epoch < batches:
+        told += f" (of {batches})"
+    if trainer.accumulate_grad_batches > 1:
+        told += f", {trainer.accumulate_grad_batches} batches to a step"
+    return f"{told}, {batch} pairs in a batch, one caption of each image: {batch - 1} negatives for each"

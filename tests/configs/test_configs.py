@@ -122,6 +122,23 @@ def test_targets_that_come_with_weights_are_of_the_project(tmp_path):
         require_known_targets(config, CONF, source="x.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("hidden", "told"),
+    [
+        ({"mean": [{"_target_": "os.system"}]}, r"names image_encoder\.mean\.0\._target_=os\.system"),
+        ({"mean": [[{"_target_": "os.system"}]]}, r"names image_encoder\.mean\.0\.0\._target_=os\.system"),
+        ({"_args_": [1]}, r"gives image_encoder arguments without names"),
+        ({"size": "${oc.create:'{_target_: os.system}'}"}, "holds an interpolation"),
+    ],
+)
+def test_targets_hide_nowhere(hidden, told):
+    """Trap 35: Hydra would also build what lies in a list, in `_args_`, or behind a resolver."""
+    config = composed()
+    config["image_encoder"] |= hidden
+    with pytest.raises(ValueError, match=told):
+        require_known_targets(config, CONF, source="x.ckpt")
+
+
 def test_identity_ignores_where_and_sees_what():
     """Trap 27: a job's folder is keyed by what it runs."""
     config = composed()

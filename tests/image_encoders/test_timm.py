@@ -224,7 +224,7 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"name=test_vit needs the timm library: pip install mmlit\[timm\]"):
+    with pytest.raises(ValueError, match=r"name=test_vit needs the timm library: pip install -e '\.\[timm\]'"):
         _encoder("test_vit")
 
 

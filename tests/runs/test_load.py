@@ -51,7 +51,7 @@ def test_a_file_its_bytes_and_its_picture_are_the_same_in_any_batches(checkpoint
 
 
 def test_what_is_no_model_is_refused_by_name(checkpoint, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such run or checkpoint"):
         mmlit.load(tmp_path / "gone.ckpt")
     with pytest.raises(FileNotFoundError, match="no folder of a finished run"):
         mmlit.load(tmp_path)
@@ -72,9 +72,17 @@ def test_a_class_that_the_project_does_not_name_is_never_built(checkpoint, tmp_p
 
 def test_wrong_arguments_are_refused(checkpoint):
     model = mmlit.load(checkpoint)
-    with pytest.raises(ValueError, match="texts must be a sequence"):
+    with pytest.raises(ValueError, match="texts must be a list"):
         model.encode_texts("a red circle")
-    with pytest.raises(ValueError, match="images must be a sequence"):
+    with pytest.raises(ValueError, match="images must be a list"):
         model.encode_images([])
     with pytest.raises(ValueError, match="not a readable picture"):
         model.encode_images([b"x"])
+    with pytest.raises(ValueError, match="an image must be a path, a file's bytes or a PIL picture, got Tensor"):
+        model.encode_images([torch.zeros(3, 32, 32)])
+    with pytest.raises(ValueError, match="a text must be a string, got 1"):
+        model.encode_texts([1])
+    with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
+        model.encode_texts(["a"], batch_size=0)
+    with pytest.raises(ValueError, match="image must be what encode_images gave, got list"):
+        model.score(["a.jpg"], model.encode_texts(["a"]))

@@ -257,9 +257,16 @@ def test_a_run_says_first_what_will_happen(train, tmp_path):
     assert re.fullmatch(
         r"model: image encoder [\d,]+ parameters \(frozen\), text encoder [\d,]+ .*all trained.*", model
     )
-    assert "training: 2 epochs, one caption of every image each, 16 pairs per step: 15 negatives for each" in said
+    steps = "training: 2 epochs of 6 batches, 16 pairs in a batch, one caption of each image: 15 negatives for each"
+    assert steps in said
     assert "device: 1 x cpu, precision 32-true" in said
     assert any(line.startswith(f"results: {tmp_path}/outputs/") for line in said)
+
+
+def test_what_is_limited_is_said(train):
+    said = train("experiment=smoke", "data.batch_size=16").out
+    assert "training: 2 epochs of 4 batches (of 6), 16 pairs" in said
+    assert "report on 24 images with 120 captions (test, limited to 2 batches)" in said
 
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
