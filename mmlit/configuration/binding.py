@@ -77,7 +77,7 @@ def require_known_targets(config: Mapping[str, Any], conf: Path, *, source: str)
     """A configuration that came with weights may only name classes that the project's own yaml files name.
 
     Raises:
-        ValueError: naming the first class that none of them does; or if it has arguments without names or interpolations.
+        ValueError: naming the first class that none of them does; or if there are unnamed arguments or interpolations.
     """
     if "${" in repr(config):  # it was resolved when it was stored; a resolver could make a node out of a string
         raise ValueError(f"{source} holds an interpolation (${{...}}) in its configuration: refused")
