@@ -23,9 +23,10 @@ _CLASSES = {
     "TinyTextEncoder": "from scratch, for the rendered scenes",
     "TorchvisionEncoder": "any classification model of torchvision by `name`; `weights` by their name there, or a file",
     "TimmEncoder": "any model of timm by `name` (`pip install -e '.[timm]'`; `make setup` has it)",
-    "HuggingFaceImageEncoder": "ViT, DINOv2, BEiT, Swin, ConvNeXt, ResNet, CLIP or SigLIP by hub name or directory",
+    "HuggingFaceImageEncoder": "ViT, DINOv2, BEiT, Swin, ConvNeXt, ResNet, CLIP or SigLIP by hub name or directory; "
+    "`projection=true` keeps CLIP's own projection into the space that its halves share",
     "HuggingFaceTextEncoder": "any encoder-only text model by hub name or directory; `pooling` is `cls` or `mean`",
-    "PairTextEncoder": "text half of CLIP or SigLIP by hub name or directory",
+    "PairTextEncoder": "text half of CLIP or SigLIP by hub name or directory; `projection` as on the picture side",
 }
 
 

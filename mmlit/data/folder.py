@@ -17,7 +17,7 @@ def require_folder(root: str | Path, hint: str = "") -> Path:
         FileNotFoundError: if it is no folder.
     """
     if not Path(root).is_dir():
-        raise FileNotFoundError(f"data.root={root} is no folder{hint}")
+        raise FileNotFoundError(f"data.root={root} is no folder{hint or '; docs/coco.md says what belongs there'}")
     return Path(root)
 
 

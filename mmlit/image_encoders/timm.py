@@ -1,5 +1,6 @@
 """Image models of the timm library without their classifier."""
 
+import difflib
 import math
 from typing import Any
 
@@ -76,6 +77,9 @@ def _build(name: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     if weights not in (None, "pretrained") and not is_weight_file(weights):
         raise ValueError(f"weights must be null, pretrained, or a .safetensors, .pt or .pth file, got {weights}")
     tensors = read_weights(weights) if weights not in (None, "pretrained") else None
+    if ":" not in name and not timm.is_model(name):  # with a colon: from the hub or a directory
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f"name={name}: timm has no such model{'; near: ' + ', '.join(near) if near else ''}")
     try:
         model = timm.create_model(name, pretrained=weights == "pretrained")
     except Exception as error:  # of timm, the hub's client and readers of several formats

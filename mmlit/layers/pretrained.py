@@ -155,6 +155,8 @@ def _checked(
 def obtain(name: str, load: Callable[..., Any], **options: Any) -> Any:
     """`load`, from the directory `name` or else from the hub, failing with one line."""
     local = is_directory(name)
+    if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+        raise ValueError(f"name={name} is no directory")  # and no name that the hub could know
     try:
         return load(str(Path(name).expanduser()) if local else name, local_files_only=local, **options)
     except Exception as error:  # readers of several libraries, and of other languages, with errors of their own

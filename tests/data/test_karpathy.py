@@ -175,7 +175,7 @@ def test_broken_json_is_told_with_its_place(coco_root):
 
 
 def test_missing_things_are_told(coco_root, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere is no folder; docs/coco.md"):
         source(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"dataset_flickr8k\.json not found; docs/coco\.md says"):
         source(coco_root, "dataset_flickr8k.json").read("train")

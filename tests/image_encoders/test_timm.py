@@ -195,7 +195,8 @@ def test_preprocessing_that_cannot_be_followed(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vit_nothing", "name=vit_nothing, weights=None: timm cannot make it: Unknown model"),
+        ("vit_nothing", "name=vit_nothing: timm has no such model"),
+        ("mobilenetv3_smal_050", "has no such model; near: .*mobilenetv3_small_050"),
         ("test_vit.nothing", "name=test_vit.nothing, weights=None: timm cannot make it: .*nothing"),
         ("mobilenetv3_small_050", "name=mobilenetv3_small_050: its tokens are 288 wide, but pooled is 1024"),
         ("pit_ti_224", "name=pit_ti_224 gives 1 tokens, no square grid of patches"),

@@ -296,9 +296,18 @@ def test_damaged_directory(folder: Path, file: str, content: bytes) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "someone/no-such-model", "/no/such/directory"])
-def test_neither_directory_nor_hub(name: str, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
-    with pytest.raises(ValueError, match=f"name={name} is neither a directory nor obtainable from the Hugging") as told:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no-such-model", "is neither a directory nor obtainable from the Hugging"),
+        ("someone/no-such-model", "is neither a directory nor obtainable from the Hugging"),
+        ("/no/such/directory", "is no directory$"),
+        ("./misspelt", "is no directory$"),
+        ("models/of/mine", "is no directory$"),
+    ],
+)
+def test_neither_directory_nor_hub(name: str, message: str, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+    with pytest.raises(ValueError, match=f"name={name} {message}") as told:
         _encoder(name)
     assert "\n" not in str(told.value)
     assert not caplog.records
