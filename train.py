@@ -11,7 +11,7 @@ from mmlit.cli import one_line_errors, training_help
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Imports what is heavy only after the command line has been understood."""
-    from mmlit.run import start
+    from mmlit.run.fit import start
 
     with one_line_errors("train.py"):  # inside the job, since Hydra says something of its own about what leaves it
         start(config)

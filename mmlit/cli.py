@@ -24,7 +24,11 @@ _USER_ERROR_MODULES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    chosen, further = parser.parse_known_args(arguments)
+    if further and (any(word.startswith("-") for word in further) or not hasattr(chosen, "subjects")):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    if further:  # of `evaluate`: what stands behind an option
+        chosen.subjects += further
     with one_line_errors("mmlit"):
         return int(chosen.command(chosen))
     return 2
@@ -41,6 +45,7 @@ def training_help() -> str:
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """One clear line and exit code 2 for what the user can mend; a traceback for faults, or with HYDRA_FULL_ERROR=1."""
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors reach this place instead of being printed by Hydra
     try:
         yield
@@ -52,6 +57,8 @@ def one_line_errors(program: str) -> Iterator[None]:
             raise
         sys.stderr.write(f"{program}: {' '.join(_explain(error).split())}\n")
         sys.exit(2)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _explain(error: BaseException) -> str:
@@ -99,6 +106,7 @@ def _keys(config: Any, path: str = "") -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from mmlit.results import anchors, tuning
     from mmlit.results import command as compare
 
     parser = argparse.ArgumentParser(prog="mmlit", description="Compare image-text alignment strategies.")
@@ -113,7 +121,65 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_arguments(comparison)
     comparison.set_defaults(command=compare.run)
+    for name, module, about in (
+        ("anchors", anchors, "published figures, and how far a run lies from them"),
+        ("tuned", tuning, "what a tuning sweep found for each strategy"),
+    ):
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(command=module.run)
+    _add_evaluate(
+        commands.add_parser(
+            "evaluate",
+            help="runs, checkpoints or published pairs on other data or by another evaluator",
+            description=_EVALUATE,
+        )
+    )
     return parser
+
+
+_EVALUATE = (
+    "Evaluate finished runs, checkpoints, or a directory with a published CLIP or SigLIP pair. The numbers are added "
+    "to a run's record; a published pair gets a record of its own, which `mmlit compare` sets beside trained runs."
+)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "subjects",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, a checkpoint, or a pair's directory; KEY=VALUE may follow as for train.py",
+    )
+    parser.add_argument("--data", metavar="DATA", help="a choice of the axis data (default: the run's own)")
+    parser.add_argument(
+        "--split", metavar="SPLIT", help="a split of it (default: the one that the data's yaml reports)"
+    )
+    parser.add_argument("--evaluator", metavar="NAME", help="a choice of the axis evaluator (default: the run's own)")
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from mmlit.run.evaluate import evaluate
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    overrides = [
+        f"{axis}={choice}"
+        for axis in ("data", "split", "evaluator")
+        if (choice := getattr(arguments, axis)) is not None
+    ]
+    # RUN may be followed by KEY=VALUE as with train.py; a path that holds a "=" exists
+    typed = [word for word in arguments.subjects if "=" in word and not Path(word).exists()]
+    subjects = [Path(word) for word in arguments.subjects if word not in typed]
+    if not subjects:
+        raise ValueError("evaluate needs a run's folder, a checkpoint or a published pair's directory")
+    for folder, metrics in evaluate(subjects, [*overrides, *typed]):
+        sys.stdout.write(f"{folder}\n")
+        for name, value in metrics.items():
+            sys.stdout.write(f"  {name:<28} {value:8.2f}\n")
+    return 0
 
 
 _SCENES = (

@@ -98,7 +98,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the folder holds several, the file is damaged, of another version, or names foreign classes.
     """
-    file = _checkpoint(Path(path).expanduser())
+    file = checkpoint_of(Path(path).expanduser())
     stored = read_checkpoint(file)
     config = stored_config(stored, path=file)
     parts = {name: config[name] for name in ("image_encoder", "text_encoder", "alignment")}
@@ -111,7 +111,13 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def _checkpoint(path: Path) -> Path:
+def checkpoint_of(path: Path) -> Path:
+    """The one checkpoint of a run's folder, or the file itself.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the folder holds several.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run or checkpoint")
     if not path.is_dir():

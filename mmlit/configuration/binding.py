@@ -16,6 +16,7 @@ RUNTIME: dict[str, frozenset[str]] = {
     "data": frozenset({"seed", "split", "image", "tokenize"}),
     "data.source": frozenset({"root"}),
     "evaluator": frozenset({"score", "coarse", "max_text_tokens"}),
+    "evaluator.truths.*": frozenset({"root", "split"}),
     "optimizer": frozenset({"params"}),
     "schedule": frozenset({"optimizer", "total_steps"}),
     "trainer": frozenset({"logger", "callbacks", "default_root_dir"}),
@@ -25,12 +26,18 @@ RUNTIME: dict[str, frozenset[str]] = {
     "callbacks.checkpoint": frozenset({"dirpath"}),
 }
 #: types of the options that belong to no class
-TOP_LEVEL: dict[str, Any] = {"seed": int, "fit": bool, "checkpoint": str | None, "split": str | None}
+TOP_LEVEL: dict[str, Any] = {
+    "seed": int,
+    "fit": bool,
+    "checkpoint": str | None,
+    "split": str | None,
+    "trials": int | None,
+}
 #: keys of Hydra's own in a node that names a class
 SPECIAL = ("_target_", "_partial_", "_convert_", "_args_", "_recursive_")
 
 
-_TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*$", re.MULTILINE)
+_TARGET = re.compile(r"^\s*(?:- )?_target_:\s*([\w.]+)\s*$", re.MULTILINE)
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
@@ -94,7 +101,7 @@ def require_known_targets(config: Mapping[str, Any], conf: Path, *, source: str)
 def _check(path: str, node: Mapping[str, Any]) -> Iterator[str]:
     callable_ = locate(node["_target_"])
     parameters = inspect.signature(callable_).parameters
-    runtime = RUNTIME.get(path, frozenset())
+    runtime = RUNTIME.get(re.sub(r"\.\d+", ".*", path), frozenset())  # entries of a list are passed the same
     given = {key: value for key, value in node.items() if key not in SPECIAL}
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in given:
@@ -124,6 +131,8 @@ def _wrong_type(hint: Any, value: Any) -> str | None:
     if value == "???":
         return "must be given"
     adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+    if isinstance(value, list):
+        value = [entry for entry in value if not (isinstance(entry, Mapping) and "_target_" in entry)]
     # a list in yaml may stand for a list or for a tuple
     candidates = [value, tuple(value)] if isinstance(value, list) else [value]
     for candidate in candidates:

@@ -7,8 +7,9 @@ from typing import Any
 from mmlit.configuration.binding import require_known_targets
 
 #: options that classes got after the first release, with what older checkpoints of them mean
-_ADDED = {
+_ADDED: dict[str, dict[str, Any]] = {
     "mmlit.image_encoders.torchvision.TorchvisionEncoder": {"resize_to": None, "padding": "symmetric"},
+    "mmlit.evaluation.retrieval.Retrieval": {"images": None, "captions_per_image": None, "folds": 1, "truths": []},
 }
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -27,5 +28,6 @@ def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, 
     for tower in ("image_encoder", "text_encoder"):
         if "weights" in config[tower]:
             config[tower]["weights"] = None
-        config[tower] = _ADDED.get(config[tower]["_target_"], {}) | config[tower]
+    for part in ("image_encoder", "text_encoder", "evaluator"):
+        config[part] = _ADDED.get(config[part]["_target_"], {}) | config[part]
     return config

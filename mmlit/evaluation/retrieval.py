@@ -1,27 +1,33 @@
 """Retrieval both ways as a torchmetrics metric: the one evaluator of all alignments."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from mmlit.contracts import Encoded
+from mmlit.evaluation.many_positives import many_positives
+from mmlit.evaluation.protocol import Split, first_captions, folds, in_file_order, place_back, take
 from mmlit.evaluation.ranking import Gallery, Ranking, Score, rank_all
 from mmlit.evaluation.reranking import rerank
+from mmlit.evaluation.truth import ImageLabels, OpenTruth, Truth
 
 KS = (1, 5, 10)
 
 
 class RetrievalResult(NamedTuple):
-    """Numbers in percent (median ranks as ranks), the ranking, the gallery's ids, and how it was scored."""
+    """Numbers in percent (median ranks as ranks), the ranking, what was ranked, how it was scored, and by which rules.
+
+    `protocol` is plain; two results of one gallery compare only if theirs are equal.
+    """
 
     metrics: dict[str, float]
     ranking: Ranking
-    image_id: Tensor
-    text_id: Tensor
-    text_image_id: Tensor
+    gallery: Gallery
     scored: str
+    protocol: dict[str, Any]
 
 
 class Retrieval(Metric):
@@ -31,6 +37,9 @@ class Retrieval(Metric):
     count once. Embeddings are kept and scored in fp32 whatever the training precision. An alignment that offers
     `coarse` is scored by reranking its candidates, any other over all pairs.
 
+    The rules of a published protocol (`images`, `captions_per_image`, `folds`, `truths`) hold for the split that is
+    reported. What is seen in training, for selection, is ranked without them.
+
     Args:
         score: the alignment's `score`.
         coarse: its `coarse`, or None.
@@ -38,11 +47,16 @@ class Retrieval(Metric):
         image_block: images scored at a time, ≥ 1.
         text_block: texts scored at a time, ≥ 1.
         num_candidates: candidates per query that reranking looks at, ≥ 1.
+        images: number of images that the protocol ranks, any other is refused; None: whatever the split has.
+        captions_per_image: how many captions of each image count, the first ones of the file; None: all.
+        folds: equal runs of images in the file's order, each ranked by itself, metrics averaged; ≥ 1.
+        truths: open what else is true of the gallery beside its own pairs; each adds the metrics of `many_positives`.
 
     Raises:
         ValueError: if a number is out of range.
 
-    Source: recall at K as in Karpathy and Fei-Fei 2015, Sec. 4.2, arXiv 1412.2306.
+    Source: recall at K as in Karpathy and Fei-Fei 2015, Sec. 4.2, arXiv 1412.2306, with the rules of its evaluation
+    code for COCO: five captions, and "1K" as the mean of five folds of 1,000 images.
     Differs: ties count against the model.
     """
 
@@ -59,17 +73,27 @@ class Retrieval(Metric):
         image_block: int,
         text_block: int,
         num_candidates: int,
+        images: int | None,
+        captions_per_image: int | None,
+        folds: int,
+        truths: Sequence[OpenTruth],
     ) -> None:
         super().__init__()
         for name, value in (
             ("image_block", image_block),
             ("text_block", text_block),
             ("num_candidates", num_candidates),
+            ("images", images),
+            ("captions_per_image", captions_per_image),
+            ("folds", folds),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"evaluator.{name} must be >= 1, got {value}")
         self.max_text_tokens, self.num_candidates = max_text_tokens, num_candidates
-        self.image_block, self.text_block = image_block, text_block
+        self.blocks = {"image_block": image_block, "text_block": text_block}
+        self.images, self.captions_per_image, self.folds, self.truths = images, captions_per_image, folds, truths
+        self.split: Split | None = None
+        self.true: list[Truth | ImageLabels] = []
         for name in ("image_id", "text_id", "text_image_id"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         for side in ("image", "text"):
@@ -97,22 +121,62 @@ class Retrieval(Metric):
         for name, value in new.items():
             getattr(self, name).append(value)
 
+    def begin(self, split: Split | None) -> None:
+        """Forgets all items; what follows is the reported `split`, or (None) something that only guides training.
+
+        Raises:
+            FileNotFoundError: if a truth's files are missing; before anything is encoded.
+            ValueError: if they are not what they should be.
+        """
+        self.reset()
+        self.split = split
+        self.true = [source(root=split.root, split=split.name).read() for source in self.truths] if split else []
+
     def compute(self) -> RetrievalResult:
         """Ranks the gallery.
 
         Raises:
-            ValueError: as `rank_all`.
+            ValueError: as `rank_all`; if the gallery is not what the protocol asks for.
         """
         gallery = self._gallery()
-        blocks = {"image_block": self.image_block, "text_block": self.text_block}
+        scored = "full" if self.coarse is None else f"rerank@{self.num_candidates}"
+        protocol: dict[str, Any] = {"name": "retrieval", "ks": list(KS), "ties": "against the model"}
+        if self.split is None:
+            ranking = self._rank(gallery)
+            return RetrievalResult(summarize(ranking), ranking, gallery, scored, protocol)
+        gallery = self._chosen(gallery, self.split)
+        if self.captions_per_image is not None:
+            protocol["captions_per_image"] = self.captions_per_image
+        if self.folds > 1:
+            protocol["folds"] = self.folds
+        parts = [
+            (images, texts, self._rank(take(gallery, images, texts))) for images, texts in folds(gallery, self.folds)
+        ]
+        each = [summarize(ranking) for _, _, ranking in parts]
+        metrics = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+        for truth in self.true:
+            protocol.setdefault("truths", []).append(f"{truth.name} {truth.fingerprint()}")
+            metrics |= many_positives(
+                self.score, self.coarse, gallery, truth, num_candidates=self.num_candidates, **self.blocks
+            )
+        return RetrievalResult(metrics, place_back(parts, gallery), gallery, scored, protocol)
+
+    def _rank(self, gallery: Gallery) -> Ranking:
         if self.coarse is None:
-            ranking, scored = rank_all(self.score, gallery, **blocks), "full"
-        else:
-            ranking = rerank(self.coarse, self.score, gallery, num_candidates=self.num_candidates, **blocks)
-            scored = f"rerank@{self.num_candidates}"
-        return RetrievalResult(
-            summarize(ranking), ranking, gallery.image_id, gallery.text_id, gallery.text_image_id, scored
-        )
+            return rank_all(self.score, gallery, **self.blocks)
+        return rerank(self.coarse, self.score, gallery, num_candidates=self.num_candidates, **self.blocks)
+
+    def _chosen(self, gallery: Gallery, split: Split) -> Gallery:
+        """What the protocol ranks; in the file's order where that says what counts."""
+        if self.images not in (None, len(gallery.image_id)):
+            raise ValueError(
+                f"evaluator.images={self.images:,}: this protocol ranks that many, split {split.name} of {split.root} "
+                f"gave {len(gallery.image_id):,}"
+            )
+        if self.captions_per_image is None and self.folds == 1:
+            return gallery
+        gallery = in_file_order(gallery, split)
+        return gallery if self.captions_per_image is None else first_captions(gallery, self.captions_per_image)
 
     def _gallery(self) -> Gallery:
         """All devices' items, each id once, in the order of their ids: captions of one image side by side."""

@@ -51,6 +51,23 @@ def read_record(path: Path) -> Record:
     return _checked(record, path)
 
 
+def append_evaluation(directory: Path, evaluation: dict[str, Any]) -> Path:
+    """Add what `mmlit evaluate` found to a run's record; one of the same folder gives way.
+
+    Args:
+        directory: the run's directory.
+        evaluation: in the schema of `Evaluation`.
+
+    Raises:
+        FileNotFoundError: the run has no record.
+        ValueError: the record or the evaluation breaks the schema. Nothing is written.
+    """
+    read_record(directory / FILE_NAME)
+    record = json.loads((directory / FILE_NAME).read_text(encoding="utf-8"))
+    others = [each for each in record.get("evaluations", []) if each["folder"] != evaluation["folder"]]
+    return write_record(directory, {**record, "evaluations": [*others, evaluation]})
+
+
 def _checked(record: object, path: Path) -> Record:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(record).__name__}")

@@ -103,6 +103,29 @@ class Code(_Closed):
     hash: str
 
 
+class Evaluation(_Closed):
+    """What a run's checkpoint was evaluated on later, by `mmlit evaluate`.
+
+    `fingerprint` is equal for two evaluations whose numbers may be compared: evaluator, split, protocol (captions
+    kept, folds, ties), what was asked. `folder` below the run's holds the numbers query by query.
+    """
+
+    evaluator: str
+    data: str | None
+    split: str | None
+    scored: str
+    protocol: dict[str, Any]
+    counts: dict[str, Count]
+    fingerprint: str
+    metrics: dict[str, float]
+    seconds: Amount
+    options: dict[str, Any]
+    environment: Environment
+    code: Code
+    finished: str
+    folder: str
+
+
 class Record(_Closed):
     """All that a comparison needs to know of a run, except its per-query ranks."""
 
@@ -125,6 +148,8 @@ class Record(_Closed):
     environment: Environment
     code: Code
     finished: str
+    diagnostics: dict[str, float] = {}
+    evaluations: list[Evaluation] = []
 
     @field_validator("finished")
     @classmethod

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mmlit.contracts import Alignment, Batch, Encoded, ImageEncoder, Pairs, TextEncoder
+from mmlit.data.datamodule import PairsDataModule
+from mmlit.evaluation.protocol import Split
 from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
 from mmlit.training.gathering import gather_encoded, gather_ids, global_mean
 from mmlit.training.parameter_groups import parameter_groups
@@ -96,7 +98,7 @@ class RetrievalModule(LightningModule):
         self.budget = self.budget._replace(epochs=self.budget.epochs + 1)
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluator.reset()
+        self.evaluator.begin(None)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._collect(batch)
@@ -107,7 +109,10 @@ class RetrievalModule(LightningModule):
         self.evaluator.reset()
 
     def on_test_epoch_start(self) -> None:
-        self.evaluator.reset()
+        data: PairsDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        captions = data.readers["test"].captions
+        ids = (torch.from_numpy(numbers) for numbers in (captions.image_id, captions.text_id))
+        self.evaluator.begin(Split(str(data.names["test"]), captions.root, *ids))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._collect(batch)
@@ -148,6 +153,11 @@ class RetrievalModule(LightningModule):
         self.origin["training"] = own["origin"]["training"]
         self.origin["selection"] = f"{own['origin']['rule']}, epoch {checkpoint['epoch'] + 1} ({name})"
         self.budget = Budget(**own["budget"])
+
+    def adopt_published(self) -> None:
+        """Says that the weights are as somebody published them, and that nothing was trained here."""
+        self.origin["training"] = {"images": 0, "pairs": 0, "digests": []}
+        self.origin["selection"] = "published weights"
 
     def _gathered(self, batch: Batch, image: Encoded, text: Encoded) -> Pairs:
         own_image, all_image, image_offset = gather_encoded(image)

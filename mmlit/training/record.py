@@ -1,5 +1,6 @@
 """What a finished run has to say, as the plain containers of a record."""
 
+import math
 import resource
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,7 +12,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mmlit.data.datamodule import PairsDataModule
-from mmlit.evaluation.retrieval import KS, RetrievalResult
+from mmlit.evaluation.diagnostics import diagnose
+from mmlit.evaluation.retrieval import RetrievalResult
+from mmlit.layers.similarity import Temperature
 from mmlit.results.provenance import code, environment
 from mmlit.results.record import SCHEMA_VERSION
 from mmlit.training.module import RetrievalModule
@@ -19,15 +22,15 @@ from mmlit.training.module import RetrievalModule
 
 def ranks_of(result: RetrievalResult) -> dict[str, np.ndarray]:
     """The arguments of `mmlit.results.ranks.write_ranks`: ranks, the ten best as ids, and all ids."""
-    ranking = result.ranking
+    ranking, gallery = result.ranking, result.gallery
     arrays = {
         "i2t_rank": ranking.i2t_rank,
-        "i2t_top": _as_ids(ranking.i2t_top, result.text_id),
+        "i2t_top": _as_ids(ranking.i2t_top, gallery.text_id),
         "t2i_rank": ranking.t2i_rank,
-        "t2i_top": _as_ids(ranking.t2i_top, result.image_id),
-        "image_id": result.image_id,
-        "text_id": result.text_id,
-        "text_image_id": result.text_image_id,
+        "t2i_top": _as_ids(ranking.t2i_top, gallery.image_id),
+        "image_id": gallery.image_id,
+        "text_id": gallery.text_id,
+        "text_image_id": gallery.text_image_id,
     }
     # torchmetrics makes scalars of what has one element
     return {name: torch.atleast_1d(array).cpu().numpy() for name, array in arrays.items()}
@@ -45,7 +48,7 @@ def record_of(
         "split": str(data.names["test"]),
         "selection": module.origin["selection"],
         "scored": result.scored,
-        "protocol": {"name": "retrieval", "ks": list(KS), "ties": "against the model"},
+        "protocol": result.protocol,
         "gallery": {
             "images": len(arrays["image_id"]),
             "texts": len(arrays["text_id"]),
@@ -63,7 +66,22 @@ def record_of(
         "environment": environment(device=_device_name(trainer), threads=torch.get_num_threads()),
         "code": code(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "diagnostics": _diagnostics(module, data, result),
     }
+
+
+def _diagnostics(module: RetrievalModule, data: PairsDataModule, result: RetrievalResult) -> dict[str, float]:
+    """What the embeddings look like, and the temperature that was learned."""
+    captions = data.readers["test"].captions
+    num_words = dict(
+        zip(captions.text_id.tolist(), (len(text.as_py().split()) for text in captions.texts), strict=True)
+    )
+    ids = torch.atleast_1d(result.gallery.text_id).tolist()
+    found = diagnose(result.gallery, result.ranking, num_words=torch.tensor([num_words[text] for text in ids]))
+    temperature = getattr(module.alignment, "temperature", None)
+    if isinstance(temperature, Temperature):
+        found["temperature"] = math.exp(-temperature.log_scale.item())
+    return found
 
 
 def _as_ids(index: Tensor, ids: Tensor) -> Tensor:

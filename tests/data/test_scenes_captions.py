@@ -114,7 +114,8 @@ def test_negatives_are_false_and_their_captions_true() -> None:
             if kind == "swap_att":
                 assert len(caption.split()) == len(negative.split())
             assert not any(f"{colour} {shape}" in negative for colour, shape in HELD_OUT)
-    assert min(seen.values()) > 100
+    assert min(count for kind, count in seen.items() if kind != "replace_count") > 100
+    assert seen["replace_count"] > 60  # of the five captions of a scene, often none counts
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,10 @@ def test_negatives_are_false_and_their_captions_true() -> None:
         ),
         ("swap_obj", {"a large blue star left of a small red circle"}),
         ("replace_rel", {"a small red circle right of a large blue star"}),
+        (
+            "replace_size",
+            {"a large red circle left of a large blue star", "a small red circle left of a small blue star"},
+        ),
     ],
 )
 def test_changes_by_hand(kind: str, expected: set[str]) -> None:
@@ -143,7 +148,34 @@ def test_replacements_are_not_in_the_picture() -> None:
     item = scene.objects[0]
     form = Form(objects=(Description(shape=item.shape, colour=item.colour),))
     present = {(thing.shape, thing.colour) for thing in scene.objects}
-    for kind, place in (("replace_obj", "shape"), ("replace_att", "colour")):
+    for kind, place in (("replace_obj", "shape"), ("replace_att", "colour"), ("replace_colour", "colour")):
         replaced = {getattr(changed.objects[0], place) for changed in CHANGES[kind](form, scene)}
         assert replaced
         assert not replaced & {word for pair in present for word in pair}
+
+
+GREEN_STAR = Description(shape="star", colour="green")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form", "expected"),
+    [
+        ("{n0}", Form(counts=(Count(RED, 2),)), {"three red shapes", "four red shapes"}),
+        ("{n0}", Form(counts=(Count(RED, 3),)), {"two red shapes", "four red shapes"}),
+        # no two things of a scene are alike: there are a small green star and a large one at most
+        ("{n0}", Form(counts=(Count(GREEN_STAR, 2),)), set()),
+        ("{n0} and {0}", Form(objects=(CROSS,), counts=(Count(STAR._replace(shape=None), 2),)), {"three"}),
+        ("{n0} and {n1}", Form(counts=(Count(RED, 2), Count(Description(colour="blue"), 1))), {"three", "two blue"}),
+        ("{n0}, {o1}", Form(counts=(Count(ALL, 3), Count(RED, 2))), {"two shapes", "four", "one of them", "all of"}),
+        # what everything is listed for cannot change alone, nor what the words do not say
+        ("{n0}: {0}, {1} and {2}", Form(objects=(RED, CROSS, STAR), counts=(Count(ALL, 3),)), set()),
+        ("only {0} and {1}", Form(objects=(RED, CROSS), counts=(Count(ALL, 2),)), set()),
+    ],
+)
+def test_counts_by_hand(pattern: str, form: Form, expected: set[str]) -> None:
+    scene = draw_scene(rng=np.random.default_rng(0), split="train")  # this change does not look at it
+    said = [say(form=changed, pattern=pattern, wording=FIRST) for changed in CHANGES["replace_count"](form, scene)]
+    true = say(form=form, pattern=pattern, wording=FIRST)
+    assert true not in said
+    assert len(set(said)) == len(said) == len(expected)
+    assert all(sum(part in text for text in said) == 1 for part in expected), said

@@ -186,12 +186,56 @@ def test_hard_negatives_in_sugarcrepe_layout(root: Path, split: str) -> None:
     graphs = load(root / f"annotations/scene_graphs_{split}2017.json")["images"]
     things = {graph["file_name"]: graph["objects"] for graph in graphs}
     files = sorted(path.stem for path in (root / "sugarcrepe" / split).iterdir())
-    assert files == ["replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"]
+    assert files == sorted(
+        [*(f"replace_{what}" for what in ("att", "colour", "count", "obj", "rel", "size")), "swap_att", "swap_obj"]
+    )
     for name in files:
         items = load(root / "sugarcrepe" / split / f"{name}.json")
         assert list(items) == [str(number) for number in range(len(items))]
-        assert len(items) > COUNTS[split] / 2
+        assert len(items) > COUNTS[split] / (3 if name == "replace_count" else 2)
         for item in items.values():
             assert set(item) == {"filename", "caption", "negative_caption"}
             assert read_and_judge(item["caption"], things[item["filename"]])
             assert not read_and_judge(item["negative_caption"], things[item["filename"]])
+
+
+# What each kind of mistake replaces by what; nothing else in the sentence may change.
+REPLACED = {
+    "replace_colour": set(COLOURS) | {"a", "an"},
+    "replace_obj": {form for shape in SHAPES for form in (shape, f"{shape}s", f"{shape}es")} | {"a", "an"},
+    "replace_size": set(SIZE) | {"a", "an"},
+    "replace_rel": {"left", "right", "above", "below", "higher", "lower"},
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_kind_of_mistake_changes_words_of_that_kind_alone(root: Path, name: str) -> None:
+    for item in load(root / f"sugarcrepe/test/{name}.json").values():
+        true, false = (re.findall(r"\w+", item[key]) for key in ("caption", "negative_caption"))
+        changed = [pair for pair in zip(true, false, strict=True) if pair[0] != pair[1]]
+        assert changed
+        assert {word for pair in changed for word in pair} <= REPLACED[name], item
+
+
+def test_a_wrong_count_changes_one_number(root: Path) -> None:
+    """Numbers, and the plurals and articles that go with them; a reader without the picture sees no contradiction."""
+    rises = []
+    items = [
+        item for split in ("val", "test") for item in load(root / f"sugarcrepe/{split}/replace_count.json").values()
+    ]
+    for item in items:
+        numbers, words = [], []
+        for text in (item["caption"], item["negative_caption"]):
+            found = re.findall(r"\b(?:one|two|three|four|both|all)\b", text)
+            numbers.append([NUMBER.get(word, NUMBER.get(found[0], 0)) for word in found])
+            rest = re.sub(r"\b(?:one|two|three|four|both|all|an?)\b", "", text)
+            words.append([word.rstrip("es") for word in rest.split()])
+        assert words[0] == words[1], item
+        true, false = numbers
+        (change,) = [b - a for a, b in zip(true, false, strict=True) if a != b]
+        rises.append(change > 0)
+        if "of them" in item["negative_caption"]:
+            assert sum(false[1:]) <= false[0] <= 4, item
+        else:
+            assert sum(false) <= 4, item
+    assert 0.3 < sum(rises) / len(rises) < 0.7  # larger or smaller: the number alone does not give it away

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmlit.data.scenes.folder import all_or_nothing
+from mmlit.data.scenes.negatives import CHANGES
 from mmlit.data.scenes.workers import available_cores
 from mmlit.data.scenes.write import write_scenes
 
@@ -37,10 +38,23 @@ def test_a_split_does_not_depend_on_the_others(root: Path, tmp_path: Path) -> No
     write_scenes(root=tmp_path / "scenes", train=1, val=60, test=2, size=32, seed=0, workers=1)
     new, old = contents(tmp_path / "scenes"), contents(root)
     same = [name for name in new if "val2017" in name or "sugarcrepe/val" in name]
-    assert len(same) == 60 + 4 + 5
+    assert len(same) == 60 + 4 + 8
     assert all(new[name] == old[name] for name in same)
     assert {name for name in new if name.endswith(".jpg")} <= set(old)
     assert all(new[name] == old[name] for name in new if name.endswith(".jpg"))
+
+
+def test_kinds_of_negatives_change_nothing_but_their_own_files(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("replace_colour", "replace_size", "replace_count"):
+        monkeypatch.delitem(CHANGES, kind)
+    write_scenes(root=tmp_path / "scenes", train=2, val=60, test=1, size=32, seed=0, workers=1)
+    fewer, every = contents(tmp_path / "scenes"), contents(root)
+    same = [name for name in fewer if "val2017" in name or "sugarcrepe/val" in name or name.endswith(".jpg")]
+    assert len(same) == 60 + 4 + 5 + 3
+    assert all(every[name] == fewer[name] for name in same)
+    assert len([name for name in every if "sugarcrepe/val" in name]) == 8
 
 
 def test_another_seed_and_another_size(root: Path, tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def evaluated(images: list[int], *, tokens: bool) -> RetrievalResult:
         image_block=5,
         text_block=16,
         num_candidates=6,
+        images=None,
+        captions_per_image=None,
+        folds=1,
+        truths=(),
     )
     for share in shares(images, tokens=tokens):
         metric.update(*share)
@@ -81,7 +85,7 @@ def rank_own_share(rank: int, images_of_rank: list[list[int]], folder: str) -> N
         found = []
         for tokens in (False, True):
             result = evaluated(images_of_rank[rank], tokens=tokens)
-            found.append((result.metrics, tuple(result.ranking), *result[2:]))
+            found.append((result.metrics, tuple(result.ranking), *result.gallery[2:], result.scored))
         torch.save(found, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

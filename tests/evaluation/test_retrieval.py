@@ -17,14 +17,18 @@ from mmlit.evaluation.retrieval import Retrieval, RetrievalResult, summarize
 Score = Callable[[Encoded, Encoded], Tensor]
 
 
-def metric(score: Score, *, coarse: Score | None = None, **options: int) -> Retrieval:
-    numbers = {
+def metric(score: Score, *, coarse: Score | None = None, **options: Any) -> Retrieval:
+    usual: dict[str, Any] = {
         "max_text_tokens": MAX_TEXT_TOKENS,
         "image_block": 8,
         "text_block": 16,
         "num_candidates": 4,
+        "images": None,
+        "captions_per_image": None,
+        "folds": 1,
+        "truths": (),
     }
-    return Retrieval(score=score, coarse=coarse, **(numbers | options))
+    return Retrieval(score=score, coarse=coarse, **(usual | options))
 
 
 def identity_score(image: Encoded, text: Encoded) -> Tensor:
@@ -48,7 +52,7 @@ def update_by_id(evaluator: Retrieval, image_id: list[int], counts: list[int]) -
 def same_result(one: RetrievalResult, other: RetrievalResult) -> bool:
     return one.metrics == other.metrics and all(
         torch.equal(left, right)
-        for left, right in zip((*one.ranking, *one[2:5]), (*other.ranking, *other[2:5]), strict=True)
+        for left, right in zip((*one.ranking, *one.gallery[2:]), (*other.ranking, *other.gallery[2:]), strict=True)
     )
 
 
@@ -64,9 +68,9 @@ def test_a_model_whose_embedding_is_its_id_is_perfect(coarse: Score | None) -> N
     assert result.metrics["rsum"] == 600
     assert result.metrics["i2t_median_rank"] == result.metrics["t2i_median_rank"] == 1
     assert result.scored == ("full" if coarse is None else "rerank@4")
-    assert result.image_id.tolist() == [7, 9, 23, 40, 1001]
-    assert result.text_image_id.tolist() == [7] * 7 + [9] * 2 + [23] + [40] * 3 + [1001] * 5
-    assert (result.text_id // 10).equal(result.text_image_id)
+    assert result.gallery.image_id.tolist() == [7, 9, 23, 40, 1001]
+    assert result.gallery.text_image_id.tolist() == [7] * 7 + [9] * 2 + [23] + [40] * 3 + [1001] * 5
+    assert (result.gallery.text_id // 10).equal(result.gallery.text_image_id)
 
 
 def test_a_model_that_knows_nothing_is_at_chance() -> None:
@@ -102,8 +106,8 @@ def test_repeated_ids_count_once() -> None:
     update_by_id(repeated, [1], [5])
     result = repeated.compute()
     assert same_result(result, plain.compute())
-    assert len(result.image_id) == 5
-    assert len(result.text_id) == len(result.ranking.t2i_rank) == 21
+    assert len(result.gallery.image_id) == 5
+    assert len(result.gallery.text_id) == len(result.ranking.t2i_rank) == 21
 
 
 @pytest.mark.parametrize("tokens", [False, True])
@@ -124,8 +128,8 @@ def test_captions_of_an_image_lie_side_by_side() -> None:
     text_id = torch.arange(50)
     evaluator.update(numbered(10), numbered(50), torch.arange(10), text_id, text_id % 10)
     result = evaluator.compute()
-    assert result.text_image_id.tolist() == captions([5] * 10)
-    assert result.text_id.tolist() == [image + 10 * caption for image in range(10) for caption in range(5)]
+    assert result.gallery.text_image_id.tolist() == captions([5] * 10)
+    assert result.gallery.text_id.tolist() == [image + 10 * caption for image in range(10) for caption in range(5)]
     assert result.metrics["rsum"] == 600
     assert len(score.asked) == 5 + 5 * 5
 
@@ -215,7 +219,7 @@ def test_reset_forgets() -> None:
     evaluator.compute()
     evaluator.reset()
     update_by_id(evaluator, [8, 9], [2, 2])
-    assert evaluator.compute().image_id.tolist() == [8, 9]
+    assert evaluator.compute().gallery.image_id.tolist() == [8, 9]
 
 
 def test_a_score_that_is_not_finite_raises() -> None:
@@ -243,7 +247,7 @@ def test_two_processes_with_uneven_shares_give_the_numbers_of_one(tmp_path: Path
     assert context is None, "both processes must have ended well"
     for at, tokens in enumerate((False, True)):
         single = evaluated(images, tokens=tokens)
-        expected = (single.metrics, tuple(single.ranking), *single[2:])
+        expected = (single.metrics, tuple(single.ranking), *single.gallery[2:], single.scored)
         for rank in range(2):
             found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)[at]
             _same(found, expected)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-import mmlit.run  # noqa: F401  (imported once, before the forks)
+import mmlit.run.fit  # noqa: F401  (imported once, before the forks)
 from mmlit.data.scenes.write import write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,12 @@ The kinds carry SugarCrepe's names, and each item changes one thing:
 - `replace_rel`: a relation turns into its opposite.
 - `replace_obj`: a shape is replaced by one that the picture does not show.
 - `replace_att`: a colour is replaced by one that the picture does not show, or a size by the other.
+- `replace_colour`, `replace_size`: the two halves of `replace_att`, each alone.
+- `replace_count`: one count turns into another number, never one that the rest of the caption rules out
+  ("two shapes, three of them red"): a reader who sees no picture finds nothing wrong with it.
+
+By kind of mistake: colour is `replace_colour`, shape `replace_obj`, size `replace_size`, relation
+`replace_rel`, count `replace_count`.
 
 Every change is checked against the scene: the caption is true, the negative is false. Outside the test
 split no negative speaks of a held-out combination, which would give it away.
@@ -15,6 +21,7 @@ split no negative speaks of a held-out combination, which would give it away.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +38,7 @@ from mmlit.data.scenes.meaning import (
     well_formed,
 )
 from mmlit.data.scenes.wording import say
-from mmlit.data.scenes.world import Scene, allowed_pairs
+from mmlit.data.scenes.world import MAX_OBJECTS, Scene, allowed_pairs
 
 
 class Negative(NamedTuple):
@@ -50,13 +57,21 @@ def draw_negatives(
     drawn = {}
     for kind, change in CHANGES.items():
         options = [(caption, form) for caption in captions for form in change(caption.form, scene)]
-        for index in rng.permutation(len(options)):
+        # Small numbers are the more frequent in captions. A number falls where one can, which is in about half of all
+        # items: frequency does not tell which is the caption. Other kinds leave numbers, and so this order, alone.
+        order = sorted(rng.permutation(len(options)), key=lambda index: _growth(*options[index]) > 0)
+        for index in order:
             caption, form = options[index]
             if _usable(form=form, table=table, split=split):
                 text = say(form=form, pattern=caption.pattern, wording=caption.wording)
                 drawn[kind] = Negative(caption=caption.text, negative_caption=text)
                 break
     return drawn
+
+
+def _growth(caption: Caption, form: Form) -> int:
+    """Return by how much the numbers of a changed form are higher than those of its caption, all together."""
+    return sum(count.number for count in form.counts) - sum(count.number for count in caption.form.counts)
 
 
 def _usable(*, form: Form, table: SceneTable, split: str) -> bool:
@@ -96,10 +111,54 @@ def _replace_shapes(form: Form, scene: Scene) -> Iterator[Form]:
 
 def _replace_attributes(form: Form, scene: Scene) -> Iterator[Form]:
     for index, what in enumerate(_whats(form)):
-        for word in _absent("colour", scene) if what.colour else ():
-            yield _with(form, {index: what._replace(colour=word)})
-        if what.size:
-            yield _with(form, {index: what._replace(size="small" if what.size == "large" else "large")})
+        yield from _other_colours(form, scene, index, what)
+        yield from _other_size(form, index, what)
+
+
+def _replace_colours(form: Form, scene: Scene) -> Iterator[Form]:
+    for index, what in enumerate(_whats(form)):
+        yield from _other_colours(form, scene, index, what)
+
+
+def _replace_sizes(form: Form, scene: Scene) -> Iterator[Form]:
+    for index, what in enumerate(_whats(form)):
+        yield from _other_size(form, index, what)
+
+
+def _other_colours(form: Form, scene: Scene, index: int, what: Description) -> Iterator[Form]:
+    for word in _absent("colour", scene) if what.colour else ():
+        yield _with(form, {index: what._replace(colour=word)})
+
+
+def _other_size(form: Form, index: int, what: Description) -> Iterator[Form]:
+    if what.size:
+        yield _with(form, {index: what._replace(size="small" if what.size == "large" else "large")})
+
+
+def _replace_counts(form: Form, scene: Scene) -> Iterator[Form]:
+    for place, count in enumerate(form.counts):
+        # The grammar counts everything ("only", "three shapes: …") where it lists everything: not to be changed alone.
+        if form.objects and not any(count.what):
+            continue
+        # The first count is always a plural: "there are two squares".
+        for number in range(1 if place else 2, MAX_OBJECTS + 1):
+            counts = (*form.counts[:place], count._replace(number=number), *form.counts[place + 1 :])
+            changed = form._replace(counts=counts)
+            if number != count.number and _adds_up(changed):
+                yield changed
+
+
+def _adds_up(form: Form) -> bool:
+    """Say whether some scene may show so many things: no two are alike, and no two entries of a form overlap."""
+    everything = [count.number for count in form.counts if not any(count.what)]
+    counts = [count for count in form.counts if any(count.what)]
+    listed = len(form.objects) + sum(count.number for count in counts)
+    return listed <= min([MAX_OBJECTS, *everything]) and all(number <= _kinds(what) for what, number in counts)
+
+
+def _kinds(what: Description) -> int:
+    """Return how many things that differ in some word fit the description."""
+    return prod(len(VOCABULARY[name]) for name, word in what._asdict().items() if word is None)
 
 
 CHANGES: dict[str, Callable[[Form, Scene], Iterator[Form]]] = {
@@ -108,6 +167,10 @@ CHANGES: dict[str, Callable[[Form, Scene], Iterator[Form]]] = {
     "replace_rel": _replace_relations,
     "replace_obj": _replace_shapes,
     "replace_att": _replace_attributes,
+    # Last, so that the same random numbers go to the kinds above as before there were these.
+    "replace_colour": _replace_colours,
+    "replace_size": _replace_sizes,
+    "replace_count": _replace_counts,
 }
 
 

@@ -1,0 +1,1 @@
+"""The composition root: configuration → objects → fit → test → record; the only room that imports every other."""

@@ -1,0 +1,176 @@
+"""`mmlit evaluate`: runs, checkpoints and published pairs of towers, on any data, by any evaluator."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from mmlit.configuration.binding import locate, problems
+from mmlit.configuration.identity import config_hash
+from mmlit.configuration.stored import CONF
+from mmlit.evaluation.probe import Probe, ProbeResult
+from mmlit.model import Model, checkpoint_of, load
+from mmlit.results.atomic import write_atomically
+from mmlit.results.evaluations import FILE_NAME as EVALUATION_NAME
+from mmlit.results.provenance import code, environment
+from mmlit.results.record import FILE_NAME, append_evaluation, read_record
+from mmlit.run.fit import run
+from mmlit.run.job import Job, evaluation_job, job_of
+from mmlit.run.parts import make
+
+log = logging.getLogger(__name__)
+#: folder of a run that keeps what it was evaluated on later
+FOLDER = "evaluations"
+#: a published pair: its own projections, and nothing in between
+_PUBLISHED = ("alignment=contrastive", "alignment.image_head=identity", "alignment.text_head=identity")
+
+
+def evaluate(subjects: Sequence[Path], overrides: Sequence[str]) -> list[tuple[Path, dict[str, float]]]:
+    """Evaluates each subject and appends the numbers to its record.
+
+    Args:
+        subjects: folders of runs, checkpoints, or directories of a CLIP or SigLIP pair as Hugging Face lays them out.
+        overrides: Hydra overrides, e.g. `data=flickr8k`, `split=val`, `evaluator=coco_1k`.
+
+    Returns:
+        For each subject the folder of its detailed results, and its metrics.
+
+    Raises:
+        FileNotFoundError: if a subject does not exist.
+        ValueError: whatever a run refuses; if a folder is neither a run nor a published pair.
+    """
+    jobs = [_job(Path(subject).expanduser(), overrides) for subject in subjects]  # all of them, before the first runs
+    ended = []
+    for number, (job, owner) in enumerate(jobs, 1):
+        log.info("[%d/%d] %s", number, len(jobs), job.config.checkpoint or job.config.image_encoder.name)
+        entry = _probe(job) if _is_probe(job) else _retrieve(job)
+        if owner is not None:
+            append_evaluation(owner, {**entry, "folder": job.directory.relative_to(owner).as_posix()})
+        elif _is_probe(job):  # retrieval has written a record
+            name = job.config.checkpoint or f"zero_shot {Path(job.config.image_encoder.name).name}"
+            content = json.dumps({**entry, "folder": name}, indent=2)
+            write_atomically(job.directory / EVALUATION_NAME, f"{content}\n".encode())
+        ended.append((job.directory, entry["metrics"]))
+    return ended
+
+
+def _job(subject: Path, overrides: Sequence[str]) -> tuple[Job, Path | None]:
+    """What is to be run, and the folder of the run whose record it belongs to."""
+    if not subject.exists():
+        raise FileNotFoundError(f"{subject}: no such run, checkpoint or directory")
+    if subject.is_dir() and (subject / "config.json").is_file():
+        return _published_job(subject, overrides), None
+    checkpoint = checkpoint_of(subject)
+    config = _compose(overrides)
+    OmegaConf.update(config, "checkpoint", str(checkpoint))
+    job = evaluation_job(job_of(config))
+    if wrong := problems(job.plain):
+        raise ValueError("; ".join(wrong))
+    owner = checkpoint.parent.parent
+    if not (owner / FILE_NAME).is_file():
+        return job, None
+    read_record(owner / FILE_NAME)  # refused now rather than after the work
+    plain = {key: value for key, value in job.plain.items() if key != "checkpoint"}
+    parts = [job.choices["evaluator"]] if _is_probe(job) else [job.choices["data"], job.choices["evaluator"]]
+    name = "-".join([*map(str, parts), config_hash(plain)])
+    return job._replace(folder=owner / FOLDER / name), owner
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*overrides, "fit=false", "logger=[]"], return_hydra_config=True)
+
+
+def _published_job(directory: Path, overrides: Sequence[str]) -> Job:
+    kind = str(json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    if kind not in ("clip", "siglip"):
+        raise ValueError(f"{directory} is a {kind} model: only a CLIP or SigLIP pair is whole without training")
+    towers = [f"{tower}_encoder={kind}" for tower in ("image", "text")]
+    config = _compose([*towers, *_PUBLISHED, *overrides])
+    for tower in ("image_encoder", "text_encoder"):
+        config[tower].name, config[tower].projection = str(directory), kind == "clip"
+    OmegaConf.update(config, "alignment.dim", None)
+    job = job_of(config)
+    return job._replace(choices={**job.choices, "alignment": "zero_shot"})
+
+
+def _is_probe(job: Job) -> bool:
+    return issubclass(locate(job.config.evaluator["_target_"]), Probe)
+
+
+def _retrieve(job: Job) -> dict[str, Any]:
+    record = read_record(run(job) / FILE_NAME)
+    gallery = record.gallery
+    return _entry(
+        job,
+        data=job.choices["data"],
+        split=record.split,
+        scored=record.scored,
+        protocol=record.protocol.model_dump(),
+        counts={"images": gallery.images, "texts": gallery.texts},
+        asked=gallery.hash,
+        metrics=record.metrics.model_dump(),
+        seconds=record.cost.evaluation_seconds,
+    )
+
+
+def _probe(job: Job) -> dict[str, Any]:
+    device = _device(job)
+    model = load(job.config.checkpoint, device=device) if job.config.checkpoint else _published(job).to(device)
+    start = time.perf_counter()
+    result: ProbeResult = make(job.config.evaluator).evaluate(model)
+    seconds = time.perf_counter() - start
+    asked = sha256("|".join(f"{name}{len(right)}" for name, right in result.items.items()).encode()).hexdigest()
+    entry = _entry(
+        job,
+        data=None,
+        split=None,
+        scored="full",
+        protocol=result.protocol,
+        counts=result.counts,
+        asked=asked,
+        metrics=result.metrics,
+        seconds=seconds,
+    )
+    write_atomically(
+        job.directory / "items.npz",
+        lambda file: np.savez_compressed(file, **result.items),  # type: ignore[arg-type]
+    )
+    return entry
+
+
+def _entry(job: Job, *, asked: str, metrics: dict[str, float], **facts: Any) -> dict[str, Any]:
+    """One entry of a record's `evaluations`; the fingerprint is equal for numbers that may be compared."""
+    rules = {"evaluator": job.choices["evaluator"], **{key: facts[key] for key in ("split", "protocol", "counts")}}
+    return {
+        "evaluator": job.choices["evaluator"],
+        **facts,
+        "fingerprint": sha256(json.dumps([rules, asked], sort_keys=True).encode()).hexdigest()[:16],
+        "metrics": metrics,
+        "options": {"evaluator": job.plain["evaluator"], "data": job.plain["data"]},
+        "environment": environment(device=str(_device(job)), threads=torch.get_num_threads()),
+        "code": code(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _device(job: Job) -> torch.device:
+    wanted = job.config.trainer.accelerator in ("gpu", "cuda", "auto")
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+
+
+def _published(job: Job) -> Model:
+    image_encoder, text_encoder = make(job.config.image_encoder), make(job.config.text_encoder)
+    alignment = make(job.config.alignment, image=image_encoder.spec, text=text_encoder.spec)
+    return Model(image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment).eval()

@@ -1,0 +1,65 @@
+"""One run as it was asked for: its resolved configuration, and where its record goes."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mmlit.configuration.identity import run_name
+from mmlit.configuration.stored import stored_config
+from mmlit.training.checkpoints import read_checkpoint
+
+
+class Job(NamedTuple):
+    """One run: resolved configuration, the choice made on each axis, what the user typed; a folder if not its own."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
+    overrides: list[str]
+    folder: Path | None = None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The resolved configuration as plain containers."""
+        return OmegaConf.to_container(self.config, resolve=True)  # type: ignore[return-value]
+
+    @property
+    def directory(self) -> Path:
+        """Keyed by what runs, so that two different jobs never share a folder."""
+        return self.folder or Path(self.config.paths.outputs) / run_name(self.choices, self.plain)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a record of this very configuration exists."""
+        return (self.directory / "result.json").is_file()
+
+
+def job_of(config: DictConfig) -> Job:
+    """The job that a configuration composed by Hydra describes."""
+    runtime = config.hydra if "hydra" in config else HydraConfig.get()
+    choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return Job(plain, OmegaConf.to_container(OmegaConf.create(choices)), list(runtime.overrides.task))  # type: ignore[arg-type]
+
+
+def evaluation_job(job: Job) -> Job:
+    """A checkpoint's own configuration with what the user typed on top.
+
+    Raises:
+        ValueError: if no checkpoint is named, or the stored configuration names a class that `conf/` does not.
+    """
+    if not job.config.checkpoint:
+        raise ValueError("fit=false evaluates a checkpoint: name it with checkpoint=...")
+    checkpoint = read_checkpoint(job.config.checkpoint)
+    stored = OmegaConf.create(stored_config(checkpoint, path=job.config.checkpoint))
+    choices = dict(checkpoint["mmlit"]["origin"]["choices"])
+    typed = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in job.overrides}
+    if "experiment" in typed:  # it may set anything; the model itself stays the checkpoint's
+        typed |= set(job.choices) - {"image_encoder", "text_encoder", "alignment"}
+    if "seed" in typed:
+        raise ValueError("seed belongs to the training of a checkpoint; it cannot be given with fit=false")
+    for key in sorted(typed | {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks"}):
+        OmegaConf.update(stored, key, OmegaConf.select(job.config, key), merge=False, force_add=True)
+        choices |= {key: job.choices[key]} if key in job.choices else {}
+    return Job(stored, choices, job.overrides)

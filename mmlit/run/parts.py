@@ -1,0 +1,97 @@
+"""The objects of a run, built from its configuration before any data is read."""
+
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from mmlit.configuration.binding import locate
+from mmlit.configuration.budget import check_trainer
+from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
+from mmlit.data.datamodule import PairsDataModule
+from mmlit.evaluation.probe import Probe
+from mmlit.run.job import Job
+from mmlit.training.module import RetrievalModule
+from mmlit.training.status import StatusFile
+
+
+class Parts(NamedTuple):
+    """What a run consists of; `features` is a store of frozen encoders' outputs, or None."""
+
+    module: RetrievalModule
+    data: PairsDataModule
+    trainer: Trainer
+    features: Any
+
+
+def build(job: Job) -> Parts:
+    """Every object of the run; all that a constructor refuses is refused here, before any data is read."""
+    config = job.config
+    image_encoder: ImageEncoder = make(config.image_encoder)
+    text_encoder: TextEncoder = make(config.text_encoder)
+    alignment: Alignment = make(config.alignment, image=image_encoder.spec, text=text_encoder.spec)
+    if issubclass(locate(config.evaluator["_target_"]), Probe):
+        raise ValueError(
+            f"evaluator={job.choices.get('evaluator')} asks a trained model questions of its own: train with "
+            "evaluator=retrieval, then `mmlit evaluate RUN --evaluator ...`"
+        )
+    evaluator = make(
+        config.evaluator,
+        score=alignment.score,
+        coarse=getattr(alignment, "coarse", None),
+        max_text_tokens=text_encoder.spec.max_length,
+    )
+    optimizer, schedule = make(config.optimizer), make(config.schedule)
+    # A trial run on one number: the ranges of both are checked by the classes themselves.
+    try:
+        schedule(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=1)
+    except ValueError as error:
+        raise ValueError(f"optimizer or schedule: {error}") from error
+    module = RetrievalModule(
+        image_encoder=image_encoder,
+        text_encoder=text_encoder,
+        alignment=alignment,
+        evaluator=evaluator,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=config.seed,
+        origin={"config": job.plain, "choices": job.choices, "rule": _rule(job)},
+    )
+    data = make(
+        config.data,
+        seed=config.seed,
+        split=config.split,
+        image=image_encoder.spec,
+        tokenize=text_encoder.tokenize,
+    )
+    return Parts(module, data, _trainer(job), make(config.features) if config.get("features") else None)
+
+
+def make(node: DictConfig, **runtime: Any) -> Any:
+    """The object that a node of the configuration names, given what is known at run time only."""
+    return instantiate(node, _convert_="all", **runtime)
+
+
+def _trainer(job: Job) -> Trainer:
+    config, directory = job.config, str(job.directory)
+    check_trainer(job.plain)
+    loggers = [make(node, save_dir=directory) for node in (config.get("logger") or {}).values()]
+    callbacks = [
+        make(node, dirpath=f"{directory}/checkpoints") if name == "checkpoint" else make(node)
+        for name, node in config.callbacks.items()
+    ]
+    if config.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar())
+    callbacks.append(StatusFile(path=job.directory / "status.json"))
+    trainer: Trainer = make(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory)
+    if trainer.precision != (asked := str(config.trainer.precision)) and asked.endswith("-mixed"):
+        raise ValueError(f"trainer.precision={asked} does not exist on this accelerator; use bf16-mixed or 32-true")
+    return trainer
+
+
+def _rule(job: Job) -> str:
+    monitor = OmegaConf.select(job.config, "callbacks.checkpoint.monitor")
+    return f"best {monitor}" if monitor else "last epoch"
