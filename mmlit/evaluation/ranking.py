@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from mmlit.contracts import Encoded
+from mmlit.evaluation.nearest import Top, best
+
+__all__ = ["BlockSizes", "Gallery", "Ranking", "Score", "best", "block_sizes", "rank_all", "require_finite"]
 
 Score = Callable[[Encoded, Encoded], Tensor]
-#: how many retrieved ids are kept per query
-TOP = 10
 
 
 class Gallery(NamedTuple):
@@ -32,58 +33,105 @@ class Ranking(NamedTuple):
     t2i_top: Tensor
 
 
+class BlockSizes(NamedTuple):
+    """Images and texts that are scored at a time."""
+
+    image: int
+    text: int
+
+
+#: the most where tokens are compared, of which a score keeps something for each pair
+_WITH_TOKENS = BlockSizes(64, 320)
+
+
 class _Block(NamedTuple):
+    """Scores of some images with some texts; `true` are the rows and the columns of the true pairs among them."""
+
     rows: slice
     columns: slice
     scores: Tensor
-    positives: Tensor
+    true: tuple[Tensor, Tensor]
+
+    def wrong(self) -> Tensor:
+        """The scores, −∞ in place of the true pairs'."""
+        if not len(self.true[0]):
+            return self.scores
+        return self.scores.index_put(self.true, self.scores.new_tensor(-torch.inf))
+
+
+def block_sizes(gallery: Gallery, image_block: int, text_block: int) -> BlockSizes:
+    """The sizes asked for, or less where the gallery's items carry tokens."""
+    if gallery.image.tokens.shape[1] or gallery.text.tokens.shape[1]:
+        return BlockSizes(min(image_block, _WITH_TOKENS.image), min(text_block, _WITH_TOKENS.text))
+    return BlockSizes(image_block, text_block)
 
 
 def rank_all(score: Score, gallery: Gallery, *, image_block: int, text_block: int) -> Ranking:
     """Ranks every image against every text and the other way round, from scores of all pairs.
 
     A query's rank is 1 + the number of wrong items that score at least as high as its best true one: ties count
-    against the model. Scores are compared in fp32.
+    against the model. Scores are compared in fp32. Blocks are smaller than asked for where items carry tokens.
 
     Raises:
         ValueError: if a score is not finite (naming image and text), or a query has no true item.
     """
-    num_images, num_texts = len(gallery.image_id), len(gallery.text_id)
-    device = gallery.image_id.device
+    device, num_images, num_texts = gallery.image_id.device, len(gallery.image_id), len(gallery.text_id)
+    size = block_sizes(gallery, image_block, text_block)
+    owner = owners(gallery)
     best_i = torch.full((num_images,), -torch.inf, device=device)
     best_t = torch.full((num_texts,), -torch.inf, device=device)
     # True pairs lie in few blocks when texts are stored by image, so that this first pass costs little.
-    for block in _blocks(score, gallery, image_block, text_block, only_with_positives=True):
-        true = block.scores.masked_fill(~block.positives, -torch.inf)
-        best_i[block.rows] = torch.maximum(best_i[block.rows], true.amax(1))
-        best_t[block.columns] = torch.maximum(best_t[block.columns], true.amax(0))
-    _require_true_item(best_i, gallery.image_id, "image")
-    _require_true_item(best_t, gallery.text_id, "text")
+    for block in _blocks(score, gallery, owner, size, only_with_true=True):
+        row, column = block.true
+        best_i[block.rows].scatter_reduce_(0, row, block.scores[row, column], "amax")
+        best_t[block.columns][column] = block.scores[row, column]
     rank_i, rank_t = torch.ones_like(gallery.image_id), torch.ones_like(gallery.text_id)
-    top_i, top_t = _Top(num_images, device), _Top(num_texts, device)
-    for block in _blocks(score, gallery, image_block, text_block):
-        wrong = block.scores.masked_fill(block.positives, -torch.inf)
-        rank_i[block.rows] += (wrong >= best_i[block.rows, None]).sum(1)
-        rank_t[block.columns] += (wrong >= best_t[block.columns]).sum(0)
-        top_i.update(block.rows, block.columns, block.scores)
-        top_t.update(block.columns, block.rows, block.scores.T)
-    return Ranking(rank_i, top_i.index, rank_t, top_t.index)
+    top_i = [Top(count, device) for count in _sizes(num_images, size.image)]
+    top_t = [Top(count, device) for count in _sizes(num_texts, size.text)]
+    for block in _blocks(score, gallery, owner, size):
+        wrong = block.wrong()
+        above = torch.empty_like(wrong)  # 0 and 1 in fp32 are counted several times faster than booleans
+        rank_i[block.rows] += torch.ge(wrong, best_i[block.rows, None], out=above).sum(1).long()
+        rank_t[block.columns] += torch.ge(wrong, best_t[block.columns], out=above).sum(0).long()
+        top_i[block.rows.start // size.image].update(block.columns.start, block.scores)
+        top_t[block.columns.start // size.text].update(block.rows.start, block.scores.T)
+    return Ranking(rank_i, _indices(top_i), rank_t, _indices(top_t))
+
+
+def owners(gallery: Gallery) -> Tensor:
+    """The number of each text's image: (M,).
+
+    Raises:
+        ValueError: naming the first image without a text or text without an image.
+    """
+    order = gallery.image_id.argsort()
+    ids = gallery.image_id[order]
+    place = torch.searchsorted(ids, gallery.text_image_id).clamp_max(len(ids) - 1)
+    known = ids[place] == gallery.text_image_id
+    owner = order[place]
+    owned = torch.zeros_like(order, dtype=torch.bool)
+    owned[owner[known]] = True
+    for side, has_true, id_of in (("image", owned, gallery.image_id), ("text", known, gallery.text_id)):
+        if not has_true.all():
+            raise ValueError(f"{side} id {int(id_of[~has_true][0])} has no true item in the gallery")
+    return owner
 
 
 def _blocks(
-    score: Score, gallery: Gallery, image_block: int, text_block: int, *, only_with_positives: bool = False
+    score: Score, gallery: Gallery, owner: Tensor, size: BlockSizes, *, only_with_true: bool = False
 ) -> Iterator[_Block]:
-    for start in range(0, len(gallery.image_id), image_block):
-        rows = slice(start, start + image_block)
+    columns = [slice(begin, begin + size.text) for begin in range(0, len(owner), size.text)]
+    texts = [gallery.text.take(part).trimmed() for part in columns]
+    for start in range(0, len(gallery.image_id), size.image):
+        rows = slice(start, start + size.image)
         image = gallery.image.take(rows).trimmed()
-        for begin in range(0, len(gallery.text_id), text_block):
-            columns = slice(begin, begin + text_block)
-            positives = gallery.image_id[rows, None] == gallery.text_image_id[columns]
-            if only_with_positives and not positives.any():
-                continue
-            scores = score(image, gallery.text.take(columns).trimmed()).float()
-            require_finite(scores, gallery.image_id[rows], gallery.text_id[columns])
-            yield _Block(rows, columns, scores, positives)
+        own = ((owner >= start) & (owner < start + size.image)).nonzero().flatten()
+        own_of_block = own.split((own // size.text).bincount(minlength=len(columns)).tolist())
+        for part, text, at in zip(columns, texts, own_of_block, strict=True):
+            if len(at) or not only_with_true:
+                scores = score(image, text).float()
+                require_finite(scores, gallery.image_id[rows], gallery.text_id[part])
+                yield _Block(rows, part, scores, (owner[at] - start, at - part.start))
 
 
 def require_finite(scores: Tensor, image_id: Tensor, text_id: Tensor) -> None:
@@ -92,38 +140,22 @@ def require_finite(scores: Tensor, image_id: Tensor, text_id: Tensor) -> None:
     Raises:
         ValueError: naming the first image and text whose score is NaN or infinite.
     """
-    if not scores.isfinite().all():
-        row, column = (~scores.isfinite()).nonzero()[0].tolist()
+    if scores.sum().isfinite():  # a sum over a number that is not finite is not finite either, and costs little
+        return
+    wrong = (~scores.isfinite()).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
         raise ValueError(
             f"score of image id {int(image_id[row])} with text id {int(text_id[column])} is "
             f"{scores[row, column].item()}; only finite scores can be ranked"
         )
 
 
-def _require_true_item(best: Tensor, ids: Tensor, side: str) -> None:
-    missing = best.isneginf().nonzero()
-    if len(missing):
-        raise ValueError(f"{side} id {int(ids[missing[0]])} has no true item in the gallery")
+def _sizes(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
-def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest of fp32 scores (B,C) per row and their columns; of equals the first, which `topk` leaves open."""
-    bits = (scores + 0.0).view(torch.int32)  # adding 0 makes one zero of −0 and 0
-    order = bits ^ ((bits >> 31) & (2**31 - 1))  # integers that compare as the floats do
-    key = order.long() * 2**31 - torch.arange(scores.shape[1], device=scores.device)
-    index = (-key.topk(k, dim=1).values) % 2**31
-    return scores.gather(1, index), index
-
-
-class _Top:
-    """The best items of each query over blocks; of equals the first in the gallery."""
-
-    def __init__(self, num_queries: int, device: torch.device) -> None:
-        self.score = torch.full((num_queries, TOP), -torch.inf, device=device)
-        self.index = torch.full((num_queries, TOP), -1, device=device)
-
-    def update(self, queries: slice, items: slice, scores: Tensor) -> None:
-        near, at = best(scores, min(TOP, scores.shape[1]))
-        near, index = torch.cat([self.score[queries], near], 1), torch.cat([self.index[queries], items.start + at], 1)
-        self.score[queries], order = best(near, TOP)
-        self.index[queries] = index.gather(1, order)
+def _indices(tops: list[Top]) -> Tensor:
+    for top in tops:
+        top.settle()
+    return torch.cat([top.index for top in tops])

@@ -10,6 +10,7 @@ from rich.console import Console
 from mmlit.results.atomic import write_atomically
 from mmlit.results.compare import compare
 from mmlit.results.comparison import Comparison
+from mmlit.results.evaluations import evaluation_markdown, evaluation_terminal, evaluations
 from mmlit.results.spreadsheet import comma_separated
 from mmlit.results.table import markdown, terminal
 
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"where {TABLE}, {SPREADSHEET} and {PICTURE} go (default: the first DIR)",
     )
     parser.add_argument(
+        "--evaluation",
+        metavar="NAME",
+        help="instead: the numbers that `mmlit evaluate --evaluator NAME` added to these runs",
+    )
+    parser.add_argument(
         "--allow-unlike",
         action="store_true",
         help="compare rows that differ in split, gallery, protocol, data or budget, and say so",
@@ -73,7 +79,16 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code: 0, or 2 after one line on the error stream if the runs cannot be compared.
     """
     output = arguments.output or arguments.directories[0]
+    # Rich takes a file or a pipe for 80 columns wide.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     try:
+        if arguments.evaluation is not None:
+            table = evaluations(arguments.directories, arguments.evaluation)
+            file = f"{table.evaluator}.md"
+            write_atomically(output / file, evaluation_markdown(table).encode())
+            console.print(evaluation_terminal(table))
+            console.print(f"Written: {output}/{file}", markup=False, soft_wrap=True)
+            return 0
         comparison = write_comparison(
             arguments.directories,
             output=output,
@@ -83,8 +98,6 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"mmlit compare: {error}\n")
         return 2
-    # Rich takes a file or a pipe for 80 columns wide.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(terminal(comparison))
     console.print(f"Written: {output}/{TABLE}, {SPREADSHEET}, {PICTURE}", markup=False, soft_wrap=True)
     return 0

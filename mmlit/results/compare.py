@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Difference, Row, Spread
+from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Row, Spread
+from mmlit.results.differences import Difference, Pairwise
 from mmlit.results.labels import FIRST_AXIS, labels, silent_settings
-from mmlit.results.likeness import budget, differs, notes_on_runs, unlike
-from mmlit.results.paired import Hits, mean_hits, paired_difference
+from mmlit.results.likeness import budget, differs, notes_on_runs, unlike, untrained
+from mmlit.results.paired import Outcome, Queries, check_same_queries, hits_of, outcome_of
 from mmlit.results.ranks import FILE_NAME as RANKS_NAME
 from mmlit.results.ranks import Ranks, read_ranks
 from mmlit.results.record import FILE_NAME as RECORD_NAME
 from mmlit.results.rows import Group, Run, find_runs, group_runs
 from mmlit.results.schema import Record
+from mmlit.results.settings import trials
+from mmlit.results.significance import pairwise
 
 DEFAULT_BASELINE = "projection"
 
@@ -26,7 +29,7 @@ def compare(directories: Sequence[Path], *, baseline: str | None = None, allow_u
 
     A row is all runs whose settings are equal, apart from the seed and from what `settings.py` lists as
     matters of the machine. Of two runs with one seed the newer counts. The baseline comes first, the other
-    rows by falling rsum, equal ones by label.
+    rows by falling rsum, equal ones by label. Rows that were not trained here need not agree in data and budget.
 
     Args:
         directories: searched recursively for `result.json`.
@@ -39,16 +42,35 @@ def compare(directories: Sequence[Path], *, baseline: str | None = None, allow_u
             not those of its record.
     """
     groups, notes = group_runs(find_runs(directories))
-    names = labels([group.identity for group in groups])
+    names = _names(groups)
     notes += _notes(groups, names, allow_unlike)
     chosen = _baseline(groups, names, baseline)
-    base_hits = _hits(groups[chosen])
-    rows = []
-    for group, name in zip(groups, names, strict=True):
-        other = name != names[chosen]
-        rows.append(_row(group, name, _differences(group, groups[chosen], base_hits) if other else None))
-    rows.sort(key=lambda row: (row.label != names[chosen], -row.metrics["rsum"].mean, row.label))
-    return Comparison(tuple(rows), names[chosen], _subject(groups[chosen].records[0]), tuple(notes))
+    tests = _tests(groups)
+    against = {metric: each.against(chosen) for metric, each in tests.items()}
+    rows = [_row(group, name, _own(against, i)) for i, (group, name) in enumerate(zip(groups, names, strict=True))]
+    order = sorted(range(len(rows)), key=lambda i: (i != chosen, -rows[i].metrics["rsum"].mean, rows[i].label))
+    return Comparison(
+        rows=tuple(rows[i] for i in order),
+        baseline=names[chosen],
+        subject=_subject([record for group in (groups[chosen], *groups) for record in group.records]),
+        notes=tuple(notes),
+        pairs=tests["rsum"].taken(order),
+    )
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    """Label the rows; one that was not trained here is not named by its lack of what all trained ones share."""
+    trained = [group.identity.choices for group in groups if not untrained(group.records)]
+    shared = set(trained[0].items()).intersection(*(each.items() for each in trained)) if trained else set()
+    common = {axis: option for axis, option in shared if axis != FIRST_AXIS}
+    return labels(
+        [
+            group.identity._replace(choices=common | group.identity.choices)
+            if untrained(group.records)
+            else group.identity
+            for group in groups
+        ]
+    )
 
 
 def _notes(groups: Sequence[Group], names: Sequence[str], allow_unlike: bool) -> list[str]:
@@ -56,7 +78,9 @@ def _notes(groups: Sequence[Group], names: Sequence[str], allow_unlike: bool) ->
     faults = unlike(records)
     if faults and not allow_unlike:
         raise ValueError(f"unlike rows: {'. '.join(faults)} (--allow-unlike compares them all the same)")
-    silent = silent_settings([group.identity for group in groups], names)
+    # Of a row that was not trained here, no setting of training says anything.
+    trained = {name: group.identity for name, group in zip(names, groups, strict=True) if not untrained(group.records)}
+    silent = silent_settings(list(trained.values()), list(trained))
     return [
         *(f"Unlike rows: {fault}." for fault in faults),
         *notes_on_runs(records),
@@ -74,12 +98,23 @@ def _baseline(groups: Sequence[Group], names: Sequence[str], wanted: str | None)
     return names.index(wanted)
 
 
-def _hits(group: Group) -> Hits:
-    ranks = [_ranks(run) for run in group.runs]
-    try:
-        return mean_hits(ranks)
-    except ValueError as error:
-        raise ValueError(f"{', '.join(str(run.directory) for run in group.runs)}: {error}") from error
+def _tests(groups: Sequence[Group]) -> dict[str, Pairwise]:
+    """Test all pairs of rows that ranked the same queries, on every metric of `DIFFERENCES`."""
+    asked = [tuple(group.identity.facts[fact] for fact in ("gallery", "protocol")) for group in groups]
+    kinds = {kind: place for place, kind in reversed(list(enumerate(asked)))}
+    queries: dict[int, Queries] = {}
+    outcomes: dict[str, list[Outcome]] = {metric: [] for metric in DIFFERENCES}
+    for group, kind in zip(groups, asked, strict=True):
+        first = groups[kinds[kind]].runs[0].directory
+        try:
+            hits = hits_of([_ranks(run) for run in group.runs])
+            check_same_queries(queries.setdefault(kinds[kind], hits.queries), hits.queries)
+            for metric, found in outcomes.items():
+                found.append(outcome_of(hits, metric, untrained=untrained(group.records)))
+        except ValueError as fault:
+            places = dict.fromkeys(str(place) for place in (first, *(run.directory for run in group.runs)))
+            raise ValueError(f"{', '.join(places)}: {fault}") from fault
+    return {metric: pairwise(found, [kinds[kind] for kind in asked]) for metric, found in outcomes.items()}
 
 
 def _ranks(run: Run) -> Ranks:
@@ -93,30 +128,10 @@ def _ranks(run: Run) -> Ranks:
     return ranks
 
 
-def _differences(group: Group, base: Group, base_hits: Hits) -> dict[str, Difference] | None:
-    if any(group.identity.facts[fact] != base.identity.facts[fact] for fact in ("gallery", "protocol")):
-        return None
-    hits = _hits(group)
-    found = {}
-    for metric in DIFFERENCES:
-        try:
-            value, error = paired_difference(hits, base_hits, metric)
-        except ValueError as fault:
-            raise ValueError(f"{group.runs[0].directory}, {base.runs[0].directory}: {fault}") from fault
-        found[metric] = Difference(value, error, _combined(error, metric, group, base))
-    return found
-
-
-def _combined(error: float, metric: str, *groups: Group) -> float | None:
-    """Add the error of the rows' means over seeds; None where one seed leaves it unknown."""
-    variance = error**2
-    for group in groups:
-        spread = _metric(group, metric)
-        if spread.sd is None:
-            return None
-        # Seeds count as independent draws: the same seed number shares little between two methods.
-        variance += spread.sd**2 / spread.n
-    return float(np.sqrt(variance))
+def _own(against: dict[str, list[Difference | None]], row: int) -> dict[str, Difference] | None:
+    """A row's differences to the baseline, if it has any."""
+    found = {metric: own for metric, each in against.items() if (own := each[row]) is not None}
+    return found or None
 
 
 def _row(group: Group, label: str, differences: dict[str, Difference] | None) -> Row:
@@ -127,6 +142,7 @@ def _row(group: Group, label: str, differences: dict[str, Difference] | None) ->
         seeds=tuple(record.seed for record in records),
         metrics={metric: _metric(group, metric) for metric in METRICS},
         differences=differences,
+        trials=trials(first),
         scored=first.scored,
         split=first.split,
         gallery=(first.gallery.images, first.gallery.texts),
@@ -148,9 +164,11 @@ def _spread(values: list[float]) -> Spread:
     return Spread(float(np.mean(values)), sd, len(values))
 
 
-def _subject(record: Record) -> str:
-    gallery = f"{record.gallery.images:,} images and {record.gallery.texts:,} texts"
+def _subject(records: Sequence[Record]) -> str:
+    first = records[0]
+    seen = max(record.budget.pairs_seen for record in records)
+    gallery = f"{first.gallery.images:,} images and {first.gallery.texts:,} texts"
     return (
-        f"R@K of this gallery of {gallery}, split {record.split}, protocol {record.protocol.name}; "
-        f"{record.budget.pairs_seen:,} pairs seen in training."
+        f"R@K of this gallery of {gallery}, split {first.split}, protocol {first.protocol.name}; "
+        f"{seen:,} pairs seen in training."
     )

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from mmlit.results.differences import Difference, Pairwise
+
 METRICS = (
     "i2t_r1",
     "i2t_r5",
@@ -16,9 +18,6 @@ METRICS = (
 DIFFERENCES = ("rsum", "i2t_r1", "t2i_r1")
 """The metrics whose difference to the baseline is reported."""
 
-ERRORS = 2.0
-"""A difference holds if it exceeds this many of its standard errors."""
-
 
 class Spread(NamedTuple):
     """Mean over `n` seeds and their standard deviation (n - 1 in the denominator), None for one seed."""
@@ -28,38 +27,20 @@ class Spread(NamedTuple):
     n: int
 
 
-class Difference(NamedTuple):
-    """A row's mean minus the baseline's, in points, with two standard errors.
-
-    `query_error` is that of drawing other images (texts stay with theirs) for these very models;
-    `combined_error` adds the spread of the seeds, and is None if either row has only one.
-    """
-
-    value: float
-    query_error: float
-    combined_error: float | None
-
-    @property
-    def verdict(self) -> str:
-        """`holds`, `inside` the spread, or `unknown`: beyond the queries' error, with no spread of seeds."""
-        error = self.query_error if self.combined_error is None else self.combined_error
-        if not abs(self.value) > ERRORS * error:
-            return "inside"
-        return "unknown" if self.combined_error is None else "holds"
-
-
 class Row(NamedTuple):
     """Runs that differ in their seed only.
 
     `metrics` and `differences` are keyed by names of `METRICS` and `DIFFERENCES`. `differences` is None for
     the baseline and for a row with another gallery, whose queries have no partner there. Seconds are of one
-    run, `peak_memory` is in MiB, `pairs_seen` the smallest and the largest over the seeds.
+    run, `peak_memory` is in MiB, `pairs_seen` the smallest and the largest over the seeds. `trials` is how many
+    settings were tried on the selection split before this one was chosen, None for defaults.
     """
 
     label: str
     seeds: tuple[int, ...]
     metrics: dict[str, Spread]
     differences: dict[str, Difference] | None
+    trials: int | None
     scored: str
     split: str
     gallery: tuple[int, int]
@@ -72,9 +53,13 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Rows (the baseline first, then by falling rsum), its label, what R@K refers to, and what to mind."""
+    """Rows (the baseline first, then by falling rsum), its label, what R@K refers to, and what to mind.
+
+    `pairs` holds the differences in rsum between all rows, in their order.
+    """
 
     rows: tuple[Row, ...]
     baseline: str
     subject: str
     notes: tuple[str, ...]
+    pairs: Pairwise

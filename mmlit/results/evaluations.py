@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from mmlit.results.comparison import Spread
 from mmlit.results.labels import labels
 from mmlit.results.rows import find_runs, group_runs
 from mmlit.results.schema import Evaluation
+from mmlit.results.table import escape_markdown
 
 #: what a pair or a checkpoint without a run keeps of a probe; its `folder` is then the row's label
 FILE_NAME = "evaluation.json"
@@ -56,6 +60,34 @@ def evaluations(directories: Sequence[Path], evaluator: str) -> EvaluationTable:
     counts = ", ".join(f"{count:,} {what}" for what, count in first.counts.items())
     about = f"{evaluator}, {first.split or 'its own data'}: {counts}"
     return EvaluationTable(evaluator, about, {name: _spreads(entries) for name, entries in kept.items()})
+
+
+def evaluation_terminal(table: EvaluationTable) -> Table:
+    """Metrics down, rows across: there are many metrics and few rows."""
+    grid = Table(title=Text(f"\n{table.about}", style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    for number, heading in enumerate(("metric", *table.rows)):
+        grid.add_column(Text(heading), justify="right" if number else "left")
+    for cells in _cells(table):
+        grid.add_row(*(Text(cell) for cell in cells))
+    return grid
+
+
+def evaluation_markdown(table: EvaluationTable) -> str:
+    """The same as Markdown."""
+    head = ["metric", *(escape_markdown(name) for name in table.rows)]
+    lines = [head, ["---", *["---:"] * len(table.rows)], *_cells(table)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{escape_markdown(table.about)}; mean ± standard deviation over seeds.\n\n{body}\n"
+
+
+def _cells(table: EvaluationTable) -> list[list[str]]:
+    return [[metric, *(_cell(row.get(metric)) for row in table.rows.values())] for metric in table.metrics]
+
+
+def _cell(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return f"{spread.mean:.1f}" if spread.sd is None else f"{spread.mean:.1f} ± {spread.sd:.1f}"
 
 
 def _require_alike(found: dict[str, list[Evaluation]]) -> None:

@@ -11,22 +11,26 @@ Rows = Mapping[str, Sequence[Record]]
 
 
 class Matter(NamedTuple):
-    """Something that may differ between runs, and the words for it when it does."""
+    """Something that may differ between runs, and the words for it when it does.
+
+    What is `of_training` does not concern rows that were not trained here, such as published weights.
+    """
 
     words: str
     of: Callable[[Record], str]
+    of_training: bool = False
 
 
 _MUST_AGREE = (
     Matter("split", lambda record: facts(record)["split"]),
     Matter("gallery", lambda record: facts(record)["gallery"]),
     Matter("protocol", lambda record: facts(record)["protocol"]),
-    Matter("data", lambda record: facts(record)["data"]),
-    Matter("pairs seen", lambda record: f"{record.budget.pairs_seen:,}"),
+    Matter("data", lambda record: facts(record)["data"], of_training=True),
+    Matter("pairs seen", lambda record: f"{record.budget.pairs_seen:,}", of_training=True),
 )
 
 _WORTH_A_NOTE = (
-    Matter("Selection rule", lambda record: record.selection.partition(",")[0]),
+    Matter("Selection rule", lambda record: record.selection.partition(",")[0], of_training=True),
     Matter("Code", lambda record: f"{record.code.hash} ({_commit(record)})"),
     Matter(
         "Machine (mind the seconds)",
@@ -36,7 +40,7 @@ _WORTH_A_NOTE = (
 
 
 def unlike(rows: Rows) -> list[str]:
-    """Say in which respects rows are unlike: split, gallery, protocol, data, budget.
+    """Say in which respects rows are unlike: split, gallery, protocol and, of those trained here, data and budget.
 
     Seeds of one row that saw different numbers of pairs (early stopping) are unlike too: their mean is of
     no one budget.
@@ -48,15 +52,30 @@ def unlike(rows: Rows) -> list[str]:
 
 
 def notes_on_runs(rows: Rows) -> list[str]:
-    """Say what else differs: selection rule, code, machine, uncommitted changes, sets of seeds."""
-    notes = [f"{phrase}." for matter in _WORTH_A_NOTE if (phrase := _difference(matter, rows))]
+    """Say what else differs: rows not trained here, selection rule, code, machine, uncommitted changes, seeds."""
+    given = [label for label, records in rows.items() if untrained(records)]
+    notes = []
+    if given:
+        notes.append(
+            f"Not trained here (0 pairs seen), so that data and pairs seen need not agree: {', '.join(given)}. Such a "
+            "row of one run is one fixed model: there is no other seed of it."
+        )
+    notes += [f"{phrase}." for matter in _WORTH_A_NOTE if (phrase := _difference(matter, rows))]
     dirty = [label for label, records in rows.items() if any(record.code.dirty for record in records)]
     if dirty:
         notes.append(f"Run with uncommitted changes: {', '.join(dirty)}.")
-    seeds = {label: ", ".join(str(record.seed) for record in records) for label, records in rows.items()}
-    if len(set(seeds.values())) > 1:
-        notes.append(f"Seeds differ: {'; '.join(f'{each} in {label}' for label, each in seeds.items())}.")
+    seeds: dict[str, list[str]] = {}
+    for label, records in _trained(rows).items():
+        seeds.setdefault(", ".join(str(record.seed) for record in records), []).append(label)
+    if len(seeds) > 1:
+        parts = (f"{each} in {', '.join(labels)}" for each, labels in seeds.items())
+        notes.append(f"Seeds differ: {'; '.join(parts)}.")
     return notes
+
+
+def untrained(records: Sequence[Record]) -> bool:
+    """Whether a row was not trained here: none of its runs saw a pair."""
+    return all(record.budget.pairs_seen == 0 for record in records)
 
 
 def differs(words: str, having: Mapping[str, Sequence[str]]) -> str:
@@ -73,10 +92,14 @@ def budget(records: Sequence[Record]) -> tuple[int, int]:
 
 def _difference(matter: Matter, rows: Rows) -> str | None:
     having: dict[str, list[str]] = {}
-    for label, records in rows.items():
+    for label, records in (_trained(rows) if matter.of_training else rows).items():
         for value in dict.fromkeys(matter.of(record) for record in records):
             having.setdefault(value, []).append(label)
     return differs(matter.words, having) if len(having) > 1 else None
+
+
+def _trained(rows: Rows) -> Rows:
+    return {label: records for label, records in rows.items() if not untrained(records)}
 
 
 def _commit(record: Record) -> str:

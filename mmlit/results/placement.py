@@ -1,11 +1,16 @@
-"""Where the labels of points stand, so that they cover neither points nor one another."""
+"""Where the labels of points stand, so that they neither cover nor touch points or one another."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from matplotlib.backend_bases import RendererBase
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+MARGIN = 6.0
+"""Pixels that should stay free around a label: what touches a mark seems to belong to it."""
 
 
 class Place(NamedTuple):
@@ -20,10 +25,10 @@ class Place(NamedTuple):
 _PLACES = (
     Place(9, 0, "left", "center"),
     Place(-9, 0, "right", "center"),
-    Place(7, 7, "left", "bottom"),
-    Place(7, -7, "left", "top"),
-    Place(-7, 7, "right", "bottom"),
-    Place(-7, -7, "right", "top"),
+    Place(8, 8, "left", "bottom"),
+    Place(8, -8, "left", "top"),
+    Place(-8, 8, "right", "bottom"),
+    Place(-8, -8, "right", "top"),
     Place(0, 10, "center", "bottom"),
     Place(0, -10, "center", "top"),
 )
@@ -38,10 +43,11 @@ def place_labels(labels: Sequence[Annotation], marks: Sequence[Bbox], frame: Bbo
         frame: the pixels of the axes, which labels should not leave.
         renderer: measures the labels.
     """
-    taken = list(marks)
+    taken = np.array([mark.extents for mark in marks]).reshape(-1, 4)
     for label in labels:
         costs = [_covered(_put(label, place, renderer), taken, frame) for place in _PLACES]
-        taken.append(_put(label, _PLACES[costs.index(min(costs))], renderer))
+        chosen = _put(label, _PLACES[costs.index(min(costs))], renderer)
+        taken = np.vstack([taken, chosen.extents])
 
 
 def _put(label: Annotation, place: Place, renderer: RendererBase) -> Bbox:
@@ -51,11 +57,11 @@ def _put(label: Annotation, place: Place, renderer: RendererBase) -> Bbox:
     return label.get_window_extent(renderer)
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Square pixels of other things under a label; what leaves the axes counts tenfold."""
-    inside = _area(Bbox.intersection(box, frame))
-    return sum(_area(Bbox.intersection(box, other)) for other in taken) + 10 * (_area(box) - inside)
-
-
-def _area(box: Bbox | None) -> float:
-    return 0.0 if box is None else float(box.width * box.height)
+def _covered(box: Bbox, taken: NDArray[np.float64], frame: Bbox) -> float:
+    """Square pixels of other things (K,4) on a label or within its margin; what leaves the axes counts tenfold."""
+    left, bottom, right, top = box.padded(MARGIN).extents
+    width = np.minimum(right, taken[:, 2]) - np.maximum(left, taken[:, 0])
+    height = np.minimum(top, taken[:, 3]) - np.maximum(bottom, taken[:, 1])
+    inside = Bbox.intersection(box, frame)
+    outside = box.width * box.height - (inside.width * inside.height if inside is not None else 0.0)
+    return float((width.clip(0) * height.clip(0)).sum() + 10 * outside)

@@ -9,6 +9,8 @@ from mmlit.results.record import FILE_NAME, read_record
 from mmlit.results.schema import Record
 from mmlit.results.settings import Identity, identity
 
+EVALUATIONS = "evaluations"
+
 
 class Run(NamedTuple):
     """A record and where it lies."""
@@ -32,6 +34,9 @@ class Group(NamedTuple):
 def find_runs(directories: Sequence[Path]) -> list[Run]:
     """Read every record below the directories, in the order given, then by path; each file once.
 
+    What lies in a run's folder `evaluations` is that run on other data, and no run of its own: it is read only if its
+    directory is given.
+
     Raises:
         FileNotFoundError: a directory does not exist, or none of them holds a record.
         ValueError: a record is broken.
@@ -41,10 +46,17 @@ def find_runs(directories: Sequence[Path]) -> list[Run]:
         if not directory.is_dir():
             raise FileNotFoundError(f"{directory} is not a directory")
         for path in sorted(directory.rglob(FILE_NAME)):
-            found.setdefault(path.resolve(), Run(path.parent, read_record(path)))
+            if not _is_evaluation(path, directory):
+                found.setdefault(path.resolve(), Run(path.parent, read_record(path)))
     if not found:
         raise FileNotFoundError(f"no {FILE_NAME} below {', '.join(map(str, directories))}")
     return list(found.values())
+
+
+def _is_evaluation(path: Path, below: Path) -> bool:
+    """Whether a record lies in a folder `evaluations` of a run, both below a directory."""
+    places = [place for place in path.parents if place.is_relative_to(below) and place != below]
+    return any(place.name == EVALUATIONS and (place.parent / FILE_NAME).is_file() for place in places)
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:

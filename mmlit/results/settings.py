@@ -27,6 +27,10 @@ NOT_COMPARED_ANYWHERE = frozenset(
 """Keys that do not make a row, at any depth: machine matters; of `root` the data's hash says more."""
 
 
+TRIALS = "trials"
+"""The option that says how many settings were tried before; it makes a row, but its absence is as good as null."""
+
+
 class Identity(NamedTuple):
     """What two runs must share to be one row.
 
@@ -48,9 +52,23 @@ def identity(record: Record) -> Identity:
     }
     paths = record.config.get("paths") or {}
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
+    if trials(record) is None:
+        config.pop(TRIALS, None)
     settings: dict[str, str] = {}
     _flatten(config, "", _prefixes(paths), settings)
     return Identity(choices, settings, facts(record))
+
+
+def trials(record: Record) -> int | None:
+    """How many settings were tried on the selection split before this run's were chosen; None for defaults.
+
+    Raises:
+        ValueError: the option is neither a whole number nor null.
+    """
+    number = record.config.get(TRIALS)
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+        raise ValueError(f"{TRIALS} must be a whole number or null, got {number!r}")
+    return number
 
 
 def facts(record: Record) -> dict[str, str]:

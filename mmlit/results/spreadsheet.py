@@ -6,6 +6,18 @@ from collections.abc import Iterable
 
 from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Row, Spread
 
+_DIFFERENCE = {
+    "difference": "value",
+    "difference_image_error": "image_error",
+    "difference_checkpoints_p": "checkpoints",
+    "difference_checkpoints_hold": "checkpoints_hold",
+    "difference_total_error": "total_error",
+    "difference_methods_p": "methods",
+    "difference_methods_hold": "methods_hold",
+    "difference_methods_least": "least",
+}
+"""Columns and the attributes of `Difference` that they hold; p is corrected over all pairs of rows."""
+
 
 def comma_separated(comparison: Comparison) -> str:
     """Write one line per row, in full precision; what does not exist is empty."""
@@ -23,6 +35,7 @@ def _flat(row: Row, comparison: Comparison) -> dict[str, object]:
         "baseline": row.label == comparison.baseline,
         "n": len(row.seeds),
         "seeds": " ".join(map(str, row.seeds)),
+        "trials": row.trials,
         "scored": row.scored,
         "split": row.split,
         "gallery_images": row.gallery[0],
@@ -31,10 +44,8 @@ def _flat(row: Row, comparison: Comparison) -> dict[str, object]:
     flat |= _columns((name, row.metrics[name]) for name in METRICS)
     for name in DIFFERENCES:
         found = (row.differences or {}).get(name)
-        flat[f"{name}_difference"] = found.value if found else None
-        flat[f"{name}_difference_query_error"] = found.query_error if found else None
-        flat[f"{name}_difference_combined_error"] = found.combined_error if found else None
-        flat[f"{name}_difference_verdict"] = found.verdict if found else None
+        for key, what in _DIFFERENCE.items():
+            flat[f"{name}_{key}"] = getattr(found, what) if found else None
     flat |= {"parameters": row.parameters, "trainable": row.trainable}
     flat |= {"pairs_seen_least": row.pairs_seen[0], "pairs_seen_most": row.pairs_seen[1]}
     costs = ("fit_seconds", row.fit_seconds), ("evaluation_seconds", row.evaluation_seconds)

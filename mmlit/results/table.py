@@ -1,6 +1,8 @@
 """The comparison as tables to read: on the terminal and in Markdown."""
 
+import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rich import box
@@ -8,11 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Difference, Row, Spread
-from mmlit.results.words import TITLES, findings
-
-_MARKS = {"holds": "", "inside": " ≈", "unknown": " ?"}
-_LEGEND = "≈ inside the spread; ? beyond the error over images, but the spread between seeds is unknown."
+from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Row, Spread
+from mmlit.results.differences import Difference
+from mmlit.results.words import CHECKPOINTS, METHODS, READABLE, TITLES, findings, least
 
 
 class Grid(NamedTuple):
@@ -51,12 +51,11 @@ def escape_markdown(text: str) -> str:
 
 
 def _lines(comparison: Comparison) -> list[str]:
-    marks = [_LEGEND] if any(row.differences for row in comparison.rows) else []
-    return [*findings(comparison), *marks, *(f"Note: {note}" for note in comparison.notes)]
+    return [*findings(comparison), *(f"Note: {note}" for note in comparison.notes)]
 
 
 def grids(comparison: Comparison, *, with_spread: set[str]) -> list[Grid]:
-    """Make the tables' cells: retrieval, differences to the baseline, cost.
+    """Make the tables' cells: retrieval, differences to the baseline and between all rows, cost.
 
     Args:
         comparison: what to show.
@@ -75,17 +74,52 @@ def grids(comparison: Comparison, *, with_spread: set[str]) -> list[Grid]:
             for row in rows
         ],
     )
-    differences = Grid(
-        f"Difference to {comparison.baseline} ± standard error (of which images)",
-        ["row", *(TITLES[name] for name in DIFFERENCES)],
-        [[row.label, *_differences(row)] for row in rows if row.label != comparison.baseline],
-    )
     cost = Grid(
         "Cost of one run",
-        ["row", "scored", "trainable (M)", "pairs seen", "train (s)", "evaluation (s)", "memory (MiB)"],
+        ["row", "scored", "options", "trainable (M)", "pairs seen", "train (s)", "evaluation (s)", "memory (MiB)"],
         [[row.label, *_cost(row)] for row in rows],
     )
-    return [quality, *([differences] if differences.rows else []), cost]
+    return [quality, *_against_baseline(comparison), *_all_pairs(comparison), cost]
+
+
+def _against_baseline(comparison: Comparison) -> list[Grid]:
+    """One table for each statement; the second says how much it would have taken where a difference is not shown."""
+    others = [row for row in comparison.rows if row.label != comparison.baseline]
+    if not others:
+        return []
+    difference = f"difference to {comparison.baseline} ± standard error over"
+    return [
+        Grid(
+            f"{CHECKPOINTS} on these queries: {difference} images; p",
+            ["row", *(heading for name in DIFFERENCES for heading in (TITLES[name], "p"))],
+            [[row.label, *_cells(row, _as_checkpoints)] for row in others],
+        ),
+        Grid(
+            f"{METHODS}: {difference} seeds and images; p; least difference that would hold",
+            ["row", *(heading for name in DIFFERENCES for heading in (TITLES[name], "p", "least"))],
+            [[row.label, *_cells(row, _as_methods)] for row in others],
+        ),
+    ]
+
+
+def _all_pairs(comparison: Comparison) -> list[Grid]:
+    """Every row against every later one, in rsum, where that says more than the baseline's table and can be read."""
+    rows = comparison.rows
+    if not 2 < len(rows) <= READABLE:
+        return []
+    columns = [comparison.pairs.against(place) for place in range(1, len(rows))]
+    cells = [
+        [_pair(column[i]) if i < place else "" for place, column in enumerate(columns, start=1)]
+        for i in range(len(rows) - 1)
+    ]
+    return [
+        Grid(
+            "All pairs, rsum: row minus column; a holds for these checkpoints, b for the methods",
+            ["row", *map(str, range(2, len(rows) + 1))],
+            [[f"{i} {row.label}", *own] for i, (row, own) in enumerate(zip(rows, cells, strict=False), start=1)]
+            + [[f"{len(rows)} {rows[-1].label}", *[""] * len(columns)]],
+        )
+    ]
 
 
 def _spread(spread: Spread, *, with_spread: bool) -> str:
@@ -94,22 +128,46 @@ def _spread(spread: Spread, *, with_spread: bool) -> str:
     return f"{spread.mean:.1f} ± {'?' if spread.sd is None else f'{spread.sd:.1f}'}"
 
 
-def _differences(row: Row) -> list[str]:
-    if row.differences is None:
-        return ["other queries"] * len(DIFFERENCES)
-    return [_difference(row.differences[name]) for name in DIFFERENCES]
+def _cells(row: Row, show: Callable[[Difference | None, str], list[str]]) -> list[str]:
+    return [cell for name in DIFFERENCES for cell in show((row.differences or {}).get(name), name)]
 
 
-def _difference(difference: Difference) -> str:
-    combined = "?" if difference.combined_error is None else f"{difference.combined_error:.1f}"
-    mark = _MARKS[difference.verdict]
-    return f"{difference.value:+.1f} ± {combined} ({difference.query_error:.1f}){mark}"
+def _as_checkpoints(difference: Difference | None, _: str) -> list[str]:
+    if difference is None:
+        return ["other queries", ""]
+    return [f"{difference.value:+.1f} ± {difference.image_error:.1f}", _probability(difference.checkpoints)]
+
+
+def _as_methods(difference: Difference | None, metric: str) -> list[str]:
+    if difference is None:
+        return ["other queries", "", ""]
+    if difference.total_error is None or difference.methods is None:
+        return [f"{difference.value:+.1f} ± ?", "?", "?"]
+    return [
+        f"{difference.value:+.1f} ± {difference.total_error:.1f}",
+        _probability(difference.methods),
+        least(difference, metric),
+    ]
+
+
+def _probability(value: float) -> str:
+    """Three digits, rounded up: what reads 0.050 holds."""
+    rounded = math.ceil(1000 * value - 1e-9) / 1000
+    return "<0.001" if value < 0.001 else "1" if rounded >= 1 else f"{rounded:.3f}"
+
+
+def _pair(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    holds = ("a" if difference.checkpoints_hold else "") + ("b" if difference.methods_hold else "")
+    return f"{difference.value:+.1f} {holds}".rstrip()
 
 
 def _cost(row: Row) -> list[str]:
     least, most = row.pairs_seen
     return [
         row.scored,
+        "default" if row.trials is None else f"tuned ({row.trials})",
         f"{row.trainable / 1e6:.2f}",
         f"{least:,}" if least == most else f"{least:,}…{most:,}",
         f"{row.fit_seconds.mean:.1f}",

@@ -1,8 +1,10 @@
-"""What the comparison shows, in sentences: which differences hold and which lie inside the spread."""
+"""What the comparison shows, in sentences: which differences hold, as checkpoints and as methods."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 
-from mmlit.results.comparison import DIFFERENCES, ERRORS, Comparison, Row
+from mmlit.results.comparison import DIFFERENCES, Comparison, Row
+from mmlit.results.differences import LEAST_SEEDS, LEVEL, Difference
 
 TITLES = {
     "i2t_r1": "i2t R@1",
@@ -17,66 +19,111 @@ TITLES = {
 }
 """How a reader sees a metric's name."""
 
+_RANGES = {"rsum": 600, "i2t_r1": 100, "t2i_r1": 100}
 
-_UNKNOWN = "the error over images, but the spread between seeds is unknown"
+CHECKPOINTS, METHODS = "(a) These checkpoints", "(b) The methods"
+
+READABLE = 8
+"""How many rows a sentence names and a table sets against one another; the other tables have them all."""
+
+Named = Sequence[tuple[str, Difference]]
+"""Labels and their differences to the baseline on one metric."""
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """Say in words which differences to the baseline hold.
+    """Say in words which differences hold.
 
     Returns:
-        One sentence per metric of `DIFFERENCES`, then what "hold" means and how far to trust it.
+        One sentence per statement, (a) and (b), and metric of `DIFFERENCES`, one on all pairs of rows, then what the
+        statements mean and where there are too few seeds for (b).
     """
     others = [row for row in comparison.rows if row.label != comparison.baseline]
     if not others:
         return [f"Only one row, {comparison.baseline}: there is nothing to compare it with."]
-    paired = [row for row in others if row.differences is not None]
-    sentences = [_sentence(metric, comparison.baseline, paired) for metric in DIFFERENCES if paired]
+    sentences = []
+    for title, say in ((CHECKPOINTS, _as_checkpoints), (METHODS, _as_methods)):
+        for metric in DIFFERENCES:
+            paired = [(row.label, row.differences[metric]) for row in others if row.differences is not None]
+            if paired:
+                sentences.append(f"{title}, {TITLES[metric]} against {comparison.baseline}: {say(paired, metric)}.")
     unpaired = [row.label for row in others if row.differences is None]
     if unpaired:
         sentences.append(f"Not paired with {comparison.baseline}, which ranked other queries: {_list(unpaired)}.")
-    return sentences + (_meaning(comparison) if paired else [])
+    return sentences + (_meaning(comparison) if comparison.pairs.families().checkpoints else [])
 
 
-def _sentence(metric: str, baseline: str, rows: list[Row]) -> str:
-    values: dict[str, list[str]] = {}
-    for row in rows:
-        difference = (row.differences or {})[metric]
-        values.setdefault(difference.verdict, []).append(f"{row.label} ({difference.value:+.1f})")
-    endings = (
-        ("holds", "holds", "hold"),
-        ("inside", "lies inside the spread", "lie inside the spread"),
-        ("unknown", f"exceeds {_UNKNOWN}", f"exceed {_UNKNOWN}"),
-    )
+def least(difference: Difference, metric: str) -> str:
+    """The difference beyond which (b) would hold, rounded up; `none` if it is more than the metric's whole range."""
+    if difference.least is None:
+        return ""
+    return "none" if difference.least > _RANGES[metric] else f"{math.ceil(10 * difference.least - 1e-9) / 10:.1f}"
+
+
+def _as_checkpoints(rows: Named, _: str) -> str:
+    hold = [own for own in rows if own[1].checkpoints_hold]
+    lack = [own for own in rows if not own[1].checkpoints_hold]
+    return "; ".join([*_ending(hold, "holds", "hold"), *_ending(lack, "does not hold", "do not hold")])
+
+
+def _as_methods(rows: Named, metric: str) -> str:
+    hold = [own for own in rows if own[1].methods_hold]
+    lack = [own for own in rows if own[1].methods_hold is False]
+    unknown = [own for own in rows if own[1].methods_hold is None]
+    seeds = f"with these seeds {_reach([least(own, metric) for _, own in lack])}"
     parts = [
-        f"{_list(values[verdict])} {one if len(values[verdict]) == 1 else many}"
-        for verdict, one, many in endings
-        if verdict in values
+        *_ending(hold, "holds", "hold"),
+        *_ending(lack, f"is not shown: {seeds}", f"are not shown: {seeds}"),
+        *_ending(unknown, "cannot be judged, seeds are too few", "cannot be judged, seeds are too few"),
     ]
-    return f"{TITLES[metric]} against {baseline}: {'; '.join(parts)}."
+    return "; ".join(parts)
+
+
+def _reach(wanted: Sequence[str]) -> str:
+    """What it would have taken for those that are not shown."""
+    possible = sorted((each for each in wanted if each != "none"), key=float)
+    if not possible:
+        return "no difference could have been"
+    reach = " to ".join(dict.fromkeys((possible[0], possible[-1])))
+    rest = len(wanted) - len(possible)
+    return f"it would have taken more than {reach} points" + (f", and for {rest:,} none would do" if rest else "")
+
+
+def _ending(rows: Named, one: str, many: str) -> list[str]:
+    names = [f"{label} ({difference.value:+.1f})" for label, difference in rows]
+    return [f"{_list(names)} {one if len(names) == 1 else many}"] if names else []
 
 
 def _meaning(comparison: Comparison) -> list[str]:
-    fewest = min(len(row.seeds) for row in comparison.rows)
+    pairs = comparison.pairs.families()
+    judged = f", of the {pairs.methods:,} with enough seeds" if pairs.methods < pairs.checkpoints else ""
+    elsewhere = "; --baseline ROW shows another row's" if len(comparison.rows) > READABLE else ""
     sentences = [
-        f"A difference holds if it exceeds {ERRORS:g} times its combined standard error (±): that of other "
-        "images, every query paired with itself and an image's texts kept together, and of other seeds. "
-        "In brackets the part of the images.",
+        f"All {pairs.checkpoints:,} pairs of rows, rsum: {pairs.checkpoints_hold:,} hold as checkpoints (a), "
+        f"{pairs.methods_hold:,} as methods (b){judged}{elsewhere}.",
+        "A difference holds if its two-sided p-value, corrected after Holm for all pairs of rows, is at most "
+        f"{LEVEL:g}; the tables show the corrected p. What does not hold is not thereby equal.",
+        "(a) asks whether these very checkpoints differ on images like these: each query is paired with itself, a "
+        "row's seeds are averaged, whole images are drawn anew with their texts. It says nothing of another training "
+        "run.",
+        "(b) asks whether the methods differ if training is repeated with other seeds: the spread between a row's "
+        "seeds is added, and Student's t allows for how few they are.",
     ]
-    single = [row.label for row in comparison.rows if len(row.seeds) == 1]
-    if single:
+    few = [f"{row.label} ({len(row.seeds)})" for row in comparison.rows if _has_too_few_seeds(row)]
+    if few:
         sentences.append(
-            f"One seed only for {_list(single)}: the spread between seeds is unknown there, so that a "
-            "difference beyond the error over images speaks of these checkpoints, not of the methods."
-        )
-    if 1 < fewest < 10:
-        sentences.append(
-            f"A spread estimated from {fewest} seeds is itself rough: take this as a rule of thumb, not as a "
-            "test of a stated level."
+            f"Too few seeds for (b), which needs {LEAST_SEEDS}: {_list(few)}. How far another seed would move such a "
+            "row is unknown."
         )
     return sentences
 
 
-def _list(parts: Iterable[str]) -> str:
+def _has_too_few_seeds(row: Row) -> bool:
+    """One run of what was not trained here is all there is."""
+    return len(row.seeds) < LEAST_SEEDS and (row.pairs_seen[1] > 0 or len(row.seeds) > 1)
+
+
+def _list(parts: Sequence[str]) -> str:
+    if len(parts) > READABLE:
+        parts = [*parts[: READABLE - 1], f"{len(parts) - READABLE + 1} others"]
     *head, last = parts
     return f"{', '.join(head)} and {last}" if head else last

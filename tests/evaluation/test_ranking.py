@@ -1,10 +1,15 @@
 """Ranks of a gallery from scores of all pairs."""
 
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from evaluation.galleries import LookUp, captions, coarse_numbers, first_ten, full_by_loops, gallery, numbered, same
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmlit.contracts import Encoded
 from mmlit.evaluation.ranking import best, rank_all
@@ -114,6 +119,85 @@ def test_the_ten_best_of_a_larger_gallery() -> None:
         assert top == sorted(range(90), key=lambda item, row=row: -row[item])[:10]
     for column, top in zip(scores.T.tolist(), ranking.t2i_top.tolist(), strict=True):
         assert top == sorted(range(30), key=lambda item, column=column: -column[item])[:10]
+
+
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "tied"])
+def test_the_ten_best_whatever_the_order(order: str) -> None:
+    """Traps 1 and 7: many blocks, so that notes are sorted in several times; rising scores make every item a note."""
+    counts = [1 + image % 7 for image in range(90)]
+    owner = captions(counts)
+    scores = {
+        "random": torch.rand(90, len(owner), generator=torch.Generator().manual_seed(9)),
+        "rising": torch.arange(90.0)[:, None] + torch.arange(len(owner)),
+        "falling": -torch.arange(90.0)[:, None] - torch.arange(len(owner)),
+        "tied": coarse_numbers(9, 90, len(owner), levels=6),
+    }[order]
+    gal = gallery(owner, 90)
+    full = full_by_loops(scores, gal)
+    for image_block, text_block in ((3, 11), (16, 32), (33, 70)):
+        assert same(rank_all(LookUp(scores), gal, image_block=image_block, text_block=text_block), full)
+
+
+def test_items_with_tokens_are_scored_in_smaller_blocks() -> None:
+    """Memory: a score that compares tokens keeps something for each pair of them."""
+    owner = captions([5] * 130)
+    score, gal = LookUp(torch.rand(130, 650)), gallery(owner, 130)
+    rank_all(score, gal, image_block=512, text_block=1280)
+    assert score.largest == 130 * 650
+    with_tokens = gal.text._replace(tokens=torch.zeros(650, 3, 1), mask=torch.ones(650, 3).bool())
+    score.asked = []
+    rank_all(score, gal._replace(text=with_tokens), image_block=512, text_block=1280)
+    assert score.largest == 64 * 320
+    score.asked = []
+    rank_all(score, gal._replace(text=with_tokens), image_block=10, text_block=20)
+    assert score.largest == 10 * 20
+
+
+class _Memory(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that is made, and the most that are held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = self.now = self.most = 0
+        self.held: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.held:
+                self._hold(tensor.untyped_storage())
+        return made
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        self.held.add(storage.data_ptr())
+        self.now += storage.nbytes()
+        self.largest, self.most = max(self.largest, storage.nbytes()), max(self.most, self.now)
+        weakref.finalize(storage, self._free, storage.data_ptr(), storage.nbytes())
+
+    def _free(self, place: int, nbytes: int) -> None:
+        self.held.discard(place)
+        self.now -= nbytes
+
+
+@pytest.mark.parametrize("noise", [0.2, 3.0])
+def test_memory_grows_with_images_plus_texts(noise: float) -> None:
+    """What is held beside the embeddings at most doubles with both sides; a matrix of all scores would be four times.
+
+    A good and a bad model; the bad one's ranks are far from 1.
+    """
+    most = []
+    for num_images in (200, 400):
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn(num_images, 8, generator=generator)
+        text = image.repeat_interleave(5, 0) + noise * torch.randn(5 * num_images, 8, generator=generator)
+        gal = gallery(captions([5] * num_images), num_images)
+        gal = gal._replace(image=gal.image._replace(pooled=image), text=gal.text._replace(pooled=text))
+        with _Memory() as memory:
+            rank_all(lambda one, other: one.pooled @ other.pooled.T, gal, image_block=8, text_block=64)
+        most.append(memory.most)
+        assert memory.largest < num_images * 5 * num_images * 4 / 8, "no matrix of all scores, nor an eighth of it"
+    assert most[1] < 2.2 * most[0]
+    assert most[1] < 400 * 2000 * 4 / 2
 
 
 def test_low_precision_scores_are_compared_as_the_numbers_that_they_are() -> None:

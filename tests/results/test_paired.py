@@ -1,29 +1,21 @@
-"""Differences with their standard error, by hand, in loops, and against resampling."""
+"""What an image adds to a row's result: by hand, in loops, and against resampling."""
 
 import numpy as np
 import pytest
+from results.made_rows import random_ranks, ranks_of
 
-from mmlit.results.paired import Hits, mean_hits, paired_difference
+from mmlit.results.paired import Outcome, check_same_queries, hits_of, outcome_of
 from mmlit.results.ranks import Ranks
 
 METRICS = ("rsum", "i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
-def ranks_of(i2t_rank: object, t2i_rank: object, image_id: object, text_id: object, owner: object) -> Ranks:
-    given = [np.asarray(each, dtype=np.int64) for each in (i2t_rank, t2i_rank, image_id, text_id, owner)]
-    tops = [np.full((each.size, 10), -1) for each in given[:2]]
-    return Ranks(given[0], tops[0], given[1], tops[1], *given[2:])
-
-
-def random_ranks(seed: int, num_images: int = 30, spread: float = 1.0) -> Ranks:
-    """One to seven texts per image; an image's own difficulty is shared by its texts and by every seed."""
-    shape, generator = np.random.default_rng(0), np.random.default_rng(seed)
-    owner = np.repeat(np.arange(num_images), shape.integers(1, 8, num_images))
-    difficulty = shape.normal(1, 1, num_images)
-    t2i = np.exp(difficulty[owner] + spread * generator.normal(size=owner.size))
-    i2t = np.exp(difficulty + spread * generator.normal(size=num_images))
-    i2t_rank, t2i_rank = (np.clip(rank, 1, num_images).astype(int) for rank in (i2t, t2i))
-    return ranks_of(i2t_rank, t2i_rank, np.arange(num_images), np.arange(owner.size), owner)
+def difference(row: list[Ranks], base: list[Ranks], metric: str) -> tuple[float, float]:
+    """Value and standard error over images of row minus base."""
+    mine, theirs = (outcome_of(hits_of(ranks), metric) for ranks in (row, base))
+    num_images = mine.shares.size
+    variance = num_images / (num_images - 1) * np.square(mine.influence - theirs.influence).sum()
+    return float(mine.values.mean() - theirs.values.mean()), float(np.sqrt(variance))
 
 
 def hit(rank: int, k: int) -> float:
@@ -63,34 +55,34 @@ def reference(row: list[Ranks], base: list[Ranks], metric: str) -> tuple[float, 
 def test_by_hand() -> None:
     """Four images, eight texts: the row finds images 1-3 first, the baseline only image 1."""
     ids = ([10, 20, 30, 40], range(8), [10, 10, 20, 20, 30, 30, 40, 40])
-    row = mean_hits([ranks_of([1, 1, 1, 2], [1, 1, 1, 1, 2, 2, 2, 2], *ids)])
-    base = mean_hits([ranks_of([1, 2, 2, 2], [2] * 8, *ids)])
+    row = [ranks_of([1, 1, 1, 2], [1, 1, 1, 1, 2, 2, 2, 2], *ids)]
+    base = [ranks_of([1, 2, 2, 2], [2] * 8, *ids)]
     # i2t gains 0, 100, 100, 0: mean 50, sd 57.735 (n - 1), error sd / 2.
-    assert paired_difference(row, base, "i2t_r1") == pytest.approx((50, 28.8675), abs=1e-4)
+    assert difference(row, base, "i2t_r1") == pytest.approx((50, 28.8675), abs=1e-4)
     # t2i gains 100, 100, 0, 0 per image, two texts each: the same, though eight texts would say 18.9.
-    assert paired_difference(row, base, "t2i_r1") == pytest.approx((50, 28.8675), abs=1e-4)
+    assert difference(row, base, "t2i_r1") == pytest.approx((50, 28.8675), abs=1e-4)
     # Nobody misses at 5 or 10. Per image the sums are 100, 200, 100, 0: mean 100, sd 81.65.
-    assert paired_difference(row, base, "rsum") == pytest.approx((100, 40.8248), abs=1e-4)
+    assert difference(row, base, "rsum") == pytest.approx((100, 40.8248), abs=1e-4)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_equals_a_slow_reference(metric: str) -> None:
     row, base = [random_ranks(1), random_ranks(2), random_ranks(3)], [random_ranks(4), random_ranks(5)]
-    found = paired_difference(mean_hits(row), mean_hits(base), metric)
-    assert found == pytest.approx(reference(row, base, metric), rel=1e-12)
+    assert difference(row, base, metric) == pytest.approx(reference(row, base, metric), rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["rsum", "t2i_r1"])
 def test_is_what_resampling_whole_images_converges_to(metric: str) -> None:
     """Trap 10."""
-    row, base = mean_hits([random_ranks(1, 400)]), mean_hits([random_ranks(4, 400)])
+    row, base = (hits_of([random_ranks(seed, 400)]) for seed in (1, 4))
     columns = slice(0, 3) if metric == "rsum" else slice(0, 1)
-    text = 100 * (row.text - base.text)[:, columns].sum(axis=1)
-    image = 100 * (row.image - base.image).sum(axis=1) if metric == "rsum" else np.zeros(400)
-    sums, sizes = np.bincount(row.text_image, weights=text), np.bincount(row.text_image)
+    sums = 100 * (row.text - base.text)[0][:, columns].sum(axis=1)
+    image = 100 * (row.image - base.image)[0].sum(axis=1) if metric == "rsum" else np.zeros(400)
+    sizes = np.bincount(row.queries.text_image)
     drawn = np.random.default_rng(0).integers(0, 400, size=(4000, 400))
     resampled = image[drawn].mean(axis=1) + sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    assert paired_difference(row, base, metric).error == pytest.approx(resampled.std(), rel=0.05)
+    error = difference([random_ranks(1, 400)], [random_ranks(4, 400)], metric)[1]
+    assert error == pytest.approx(resampled.std(), rel=0.05)
 
 
 def test_texts_of_one_image_are_not_independent_and_pairing_gains() -> None:
@@ -101,19 +93,18 @@ def test_texts_of_one_image_are_not_independent_and_pairing_gains() -> None:
     for copies in (1, 5):
         owner = np.repeat(np.arange(200), copies)
         row, base = (
-            mean_hits([ranks_of(rank, np.repeat(rank, copies), range(200), range(200 * copies), owner)])
-            for rank in single
+            [ranks_of(rank, np.repeat(rank, copies), range(200), range(200 * copies), owner)] for rank in single
         )
-        errors.append(paired_difference(row, base, "t2i_r1").error)
+        errors.append(difference(row, base, "t2i_r1")[1])
     assert errors[1] == pytest.approx(errors[0])
 
-    row, base = (mean_hits([random_ranks(seed, 400, spread=0.2)]) for seed in (1, 4))
-    unpaired = 100 * np.sqrt((row.image[:, 0].var() + base.image[:, 0].var()) / 400)
-    assert paired_difference(row, base, "i2t_r1").error < 0.7 * unpaired
+    row, base = ([random_ranks(seed, 400, spread=0.2)] for seed in (1, 4))
+    unpaired = 100 * np.sqrt(sum(hits_of(ranks).image[0, :, 0].var() for ranks in (row, base)) / 400)
+    assert difference(row, base, "i2t_r1")[1] < 0.7 * unpaired
 
 
 def test_queries_are_paired_by_id_and_not_by_place() -> None:
-    ranks, base = random_ranks(1), mean_hits([random_ranks(4)])
+    ranks = random_ranks(1)
     generator = np.random.default_rng(0)
     images, texts = generator.permutation(ranks.image_id.size), generator.permutation(ranks.text_id.size)
     shuffled = Ranks(
@@ -126,36 +117,47 @@ def test_queries_are_paired_by_id_and_not_by_place() -> None:
         ranks.text_image_id[texts],
     )
     for metric in METRICS:
-        expected = paired_difference(mean_hits([ranks]), base, metric)
-        assert paired_difference(mean_hits([shuffled]), base, metric) == expected
+        one, other = (outcome_of(hits_of([each]), metric) for each in (ranks, shuffled))
+        np.testing.assert_array_equal(one.influence, other.influence)
 
 
-def test_a_row_does_not_differ_from_itself_and_sides_may_be_swapped() -> None:
-    row, base = mean_hits([random_ranks(1)]), mean_hits([random_ranks(4)])
-    assert paired_difference(row, row, "rsum") == (0, 0)
-    there, back = paired_difference(row, base, "rsum"), paired_difference(base, row, "rsum")
-    assert there.value == pytest.approx(-back.value)
-    assert there.error == pytest.approx(back.error)
+def test_shares_add_up_to_the_metric_and_influences_to_nothing() -> None:
+    ranks = [random_ranks(seed) for seed in (1, 2, 3)]
+    outcome = outcome_of(hits_of(ranks), "t2i_r5")
+    np.testing.assert_allclose(outcome.values, [100 * (each.t2i_rank <= 5).mean() for each in ranks])
+    assert outcome.shares.sum() == pytest.approx(outcome.values.mean())
+    assert outcome.influence.sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_hits_are_averaged_over_seeds() -> None:
-    ids = ([1, 2], [1, 2], [1, 2])
-    hits = mean_hits([ranks_of([1, 2], [1, 1], *ids), ranks_of([2, 2], [1, 2], *ids)])
-    np.testing.assert_array_equal(hits.image, [[0.5, 1, 1], [0, 1, 1]])
-    np.testing.assert_array_equal(hits.text, [[1, 1, 1], [0.5, 1, 1]])
+def test_residual_by_hand() -> None:
+    """Two seeds, four images: each seed finds another half, so that only their meeting with images is left."""
+    ids = (range(4), range(4), range(4))
+    outcome = outcome_of(
+        hits_of([ranks_of([1, 1, 2, 2], [1] * 4, *ids), ranks_of([2, 2, 1, 1], [1] * 4, *ids)]), "i2t_r1"
+    )
+    # ± 50 points around the image's mean in 2 × 4 cells, (2 - 1)(4 - 1) degrees of freedom: 6666.7 over 4 images.
+    assert outcome.residual == pytest.approx(20_000 / 3 / 4)
+    assert list(outcome.values) == [50, 50]
+    assert outcome_of(hits_of([random_ranks(1)]), "rsum").residual == 0
+
+
+def test_another_seed_is_possible_unless_there_was_no_training() -> None:
+    def made(seeds: int, untrained: bool) -> Outcome:
+        return Outcome(np.zeros(seeds), np.zeros(4), np.zeros(4), 0.0, untrained)
+
+    assert [made(1, False).has_seeds, made(1, True).has_seeds, made(2, True).has_seeds] == [True, False, True]
 
 
 def test_refusals() -> None:
-    hits = mean_hits([random_ranks(1)])
+    hits = hits_of([random_ranks(1)])
     with pytest.raises(ValueError, match="at least one run"):
-        mean_hits([])
+        hits_of([])
     with pytest.raises(ValueError, match="image_id differs"):
-        mean_hits([random_ranks(1), random_ranks(1, num_images=29)])
-    moved = hits._replace(text_image=np.roll(hits.text_image, 1))
+        hits_of([random_ranks(1), random_ranks(1, num_images=29)])
+    moved = hits.queries._replace(text_image=np.roll(hits.queries.text_image, 1))
     with pytest.raises(ValueError, match="text_image differs"):
-        paired_difference(hits, moved, "rsum")
+        check_same_queries(hits.queries, moved)
     with pytest.raises(ValueError, match=r"metric must be one of rsum, .*, got 'i2t_r2'"):
-        paired_difference(hits, hits, "i2t_r2")
-    one: Hits = mean_hits([ranks_of([1], [1], [1], [1], [1])])
+        outcome_of(hits, "i2t_r2")
     with pytest.raises(ValueError, match="at least 2 images, got 1"):
-        paired_difference(one, one, "rsum")
+        outcome_of(hits_of([ranks_of([1], [1], [1], [1], [1])]), "rsum")

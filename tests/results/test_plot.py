@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from results.made_rows import no_pairs
 
 from mmlit.results.comparison import METRICS, Comparison, Row, Spread
 from mmlit.results.plot import picture
@@ -19,6 +20,7 @@ def comparison(labels: list[str], seconds: list[float], sd: float | None = 2.0) 
             seeds=(0,),
             metrics={name: Spread(300.0 + 10 * position, sd, 1) for name in METRICS},
             differences=None,
+            trials=None,
             scored="full",
             split="test",
             gallery=(4, 8),
@@ -31,7 +33,7 @@ def comparison(labels: list[str], seconds: list[float], sd: float | None = 2.0) 
         )
         for position, (label, cost) in enumerate(zip(labels, seconds, strict=True))
     ]
-    return Comparison(tuple(rows), labels[0], "", ())
+    return Comparison(tuple(rows), labels[0], "", (), no_pairs(len(rows)))
 
 
 def opened(content: bytes) -> Image.Image:
