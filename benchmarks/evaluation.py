@@ -1,10 +1,10 @@
 """Recall at 1, 5 and 10 both ways, from embeddings: the evaluator against torchmetrics, clip_benchmark and dense NumPy.
 
 `python benchmarks/evaluation.py` alternates them in one run and prints medians. Each measurement has a process of its
-own, whose memory is counted beyond the embeddings. 5,000 images, 25,000 texts, width 512, on all cores; what takes
-minutes gets smaller sides, and is compared per pair: clip_benchmark a half of them, torchmetrics, which loops over
-queries, a fifth. `--full` gives them all and a half, and repeats more often. clip_benchmark is measured where it is
-installed: `pip install --no-deps clip_benchmark==1.6.2` (its recall needs torch and tqdm only).
+own, whose memory is counted beyond the embeddings. 5,000 images, 25,000 texts, width 512, on all cores; torchmetrics,
+which loops over queries, has a fifth of both sides and is compared per pair. `--full` gives it a half, and repeats more
+often. clip_benchmark is measured where it is installed: `pip install --no-deps clip_benchmark==1.6.2` (its recall needs
+torch and tqdm only).
 """
 
 import argparse
@@ -72,7 +72,7 @@ def evaluator(image: Tensor, text: Tensor) -> tuple[list[float], float]:
 
 def clip_benchmark(image: Tensor, text: Tensor) -> tuple[list[float], float]:
     """Its matrix of scores, its matrix of positives, its recall for each k."""
-    from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
+    from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k  # type: ignore[import-not-found]
 
     scores = text @ image.t()
     positives = torch.zeros_like(scores, dtype=torch.bool)
@@ -142,7 +142,7 @@ def _child(
 def main() -> None:
     """Prints a table, and last one line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="five rounds in place of two, and larger peers")
+    parser.add_argument("--full", action="store_true", help="five rounds in place of two, torchmetrics with a half")
     parser.add_argument("--images", type=int, default=5000, help="number of images (default: 5000)")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a process that has started threads cannot be forked safely
@@ -150,8 +150,8 @@ def main() -> None:
     if find_spec("clip_benchmark") is None:
         del ways["clip_benchmark"]
         print("clip_benchmark is not installed: pip install --no-deps clip_benchmark==1.6.2 tqdm")
-    divisors = {"clip_benchmark": 1, "torchmetrics": 2} if options.full else {"clip_benchmark": 2, "torchmetrics": 5}
-    given = {name: embeddings(options.images // divisors.get(name, 1)) for name in ways}
+    sizes = dict.fromkeys(ways, options.images) | {"torchmetrics": options.images // (2 if options.full else 5)}
+    given = {name: embeddings(size) for name, size in sizes.items()}
     runs: dict[str, list[Measured]] = {name: [] for name in ways}
     for _ in range(5 if options.full else 2):
         for name, way in ways.items():
