@@ -9,7 +9,13 @@ from mmlit.configuration.binding import require_known_targets
 #: options that classes got after the first release, with what older checkpoints of them mean
 _ADDED: dict[str, dict[str, Any]] = {
     "mmlit.image_encoders.torchvision.TorchvisionEncoder": {"resize_to": None, "padding": "symmetric"},
-    "mmlit.evaluation.retrieval.Retrieval": {"images": None, "captions_per_image": None, "folds": 1, "truths": []},
+    "mmlit.evaluation.retrieval.Retrieval": {
+        "images": None,
+        "captions_per_image": None,
+        "folds": 1,
+        "truths": [],
+        "rerank_ks": [],
+    },
 }
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

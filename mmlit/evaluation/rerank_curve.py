@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmlit.evaluation.ranking import Gallery, Score, rank_all
+from mmlit.evaluation.recall import summarize
 from mmlit.evaluation.reranking import Reranked, rerank_each
-from mmlit.evaluation.retrieval import summarize
 
 #: candidates per query; 0: the cheap score alone
 KS = (0, 16, 32, 64, 128, 256)
@@ -18,6 +18,12 @@ class CurvePoint(NamedTuple):
     metrics: dict[str, float]
     i2t_queries_per_second: float
     t2i_queries_per_second: float
+
+    def named(self) -> dict[str, float]:
+        """R@1, rsum and speed under names that say k, for a record."""
+        shown = {name: self.metrics[name] for name in ("i2t_r1", "t2i_r1", "rsum")}
+        speed = {name: getattr(self, name) for name in ("i2t_queries_per_second", "t2i_queries_per_second")}
+        return {f"rerank{self.k}_{name}": value for name, value in (shown | speed).items()}
 
 
 def rerank_curve(

@@ -11,10 +11,10 @@ from mmlit.contracts import Encoded
 from mmlit.evaluation.many_positives import many_positives
 from mmlit.evaluation.protocol import Split, first_captions, folds, in_file_order, place_back, take
 from mmlit.evaluation.ranking import Gallery, Ranking, Score, rank_all
+from mmlit.evaluation.recall import KS, summarize
+from mmlit.evaluation.rerank_curve import rerank_curve
 from mmlit.evaluation.reranking import rerank
 from mmlit.evaluation.truth import ImageLabels, OpenTruth, Truth
-
-KS = (1, 5, 10)
 
 
 class RetrievalResult(NamedTuple):
@@ -50,10 +50,11 @@ class Retrieval(Metric):
         images: number of images that the protocol ranks, any other is refused; None: whatever the split has.
         captions_per_image: how many captions of each image count, the first ones of the file; None: all.
         folds: equal runs of images in the file's order, each ranked by itself, metrics averaged; ≥ 1.
+        rerank_ks: numbers of candidates for a curve of reranking, which needs `coarse`; empty: none.
         truths: open what else is true of the gallery beside its own pairs; each adds the metrics of `many_positives`.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or a curve is asked of what does not rerank.
 
     Source: recall at K as in Karpathy and Fei-Fei 2015, Sec. 4.2, arXiv 1412.2306, with the rules of its evaluation
     code for COCO: five captions, and "1K" as the mean of five folds of 1,000 images.
@@ -77,6 +78,7 @@ class Retrieval(Metric):
         captions_per_image: int | None,
         folds: int,
         truths: Sequence[OpenTruth],
+        rerank_ks: Sequence[int],
     ) -> None:
         super().__init__()
         for name, value in (
@@ -89,9 +91,15 @@ class Retrieval(Metric):
         ):
             if value is not None and value < 1:
                 raise ValueError(f"evaluator.{name} must be >= 1, got {value}")
+        if rerank_ks and coarse is None:
+            name = type(getattr(score, "__self__", score)).__name__
+            raise ValueError(
+                f"evaluator.rerank_ks: {name} has no cheap score to find candidates with, so nothing reranks"
+            )
         self.max_text_tokens, self.num_candidates = max_text_tokens, num_candidates
         self.blocks = {"image_block": image_block, "text_block": text_block}
         self.images, self.captions_per_image, self.folds, self.truths = images, captions_per_image, folds, truths
+        self.rerank_ks = rerank_ks
         self.split: Split | None = None
         self.true: list[Truth | ImageLabels] = []
         for name in ("image_id", "text_id", "text_image_id"):
@@ -159,6 +167,9 @@ class Retrieval(Metric):
             metrics |= many_positives(
                 self.score, self.coarse, gallery, truth, num_candidates=self.num_candidates, **self.blocks
             )
+        if self.rerank_ks:
+            curve = rerank_curve(self.score, self.coarse, gallery, ks=self.rerank_ks, **self.blocks)
+            metrics |= {name: value for point in curve for name, value in point.named().items()}
         return RetrievalResult(metrics, place_back(parts, gallery), gallery, scored, protocol)
 
     def _rank(self, gallery: Gallery) -> Ranking:
@@ -191,18 +202,6 @@ class Retrieval(Metric):
             cat["text_id"][texts],
             cat["text_image_id"][texts],
         )
-
-
-def summarize(ranking: Ranking) -> dict[str, float]:
-    """R@1, 5, 10 in percent and median rank of both directions, and rsum, the sum of the six recalls."""
-    metrics: dict[str, float] = {}
-    for direction, rank in (("i2t", ranking.i2t_rank), ("t2i", ranking.t2i_rank)):
-        for k in KS:
-            metrics[f"{direction}_r{k}"] = 100 * (rank <= k).double().mean().item()
-        # the mean of the middle two, where their number is even; torch.median takes the lower one
-        metrics[f"{direction}_median_rank"] = rank.double().quantile(0.5).item()
-    metrics["rsum"] = sum(value for name, value in metrics.items() if "_r" in name and "rank" not in name)
-    return metrics
 
 
 def _cat(parts: list[Tensor] | Tensor) -> Tensor:

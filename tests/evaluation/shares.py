@@ -71,6 +71,7 @@ def evaluated(images: list[int], *, tokens: bool) -> RetrievalResult:
         captions_per_image=None,
         folds=1,
         truths=(),
+        rerank_ks=(),
     )
     for share in shares(images, tokens=tokens):
         metric.update(*share)

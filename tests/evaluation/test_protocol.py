@@ -17,7 +17,7 @@ OWNER = torch.arange(IMAGES).repeat_interleave(CAPTIONS)
 
 
 def evaluator(score: LookUp, **rules: Any) -> Retrieval:
-    usual: dict[str, Any] = {"images": None, "captions_per_image": None, "folds": 1, "truths": ()}
+    usual: dict[str, Any] = {"images": None, "captions_per_image": None, "folds": 1, "truths": (), "rerank_ks": ()}
     return Retrieval(
         score=score, coarse=None, max_text_tokens=4, image_block=5, text_block=7, num_candidates=3, **(usual | rules)
     )

@@ -27,6 +27,7 @@ def metric(score: Score, *, coarse: Score | None = None, **options: Any) -> Retr
         "captions_per_image": None,
         "folds": 1,
         "truths": (),
+        "rerank_ks": (),
     }
     return Retrieval(score=score, coarse=coarse, **(usual | options))
 

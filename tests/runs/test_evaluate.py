@@ -136,3 +136,21 @@ def test_a_truth_that_is_not_there_is_refused_before_anything_is_encoded(run, ca
     with pytest.raises(SystemExit):
         main(["evaluate", str(run), "--evaluator", "scenes_true_pairs", "evaluator.truths.0.annotations=gone.json"])
     assert "there is no" in capsys.readouterr().err
+
+
+def test_the_curve_of_reranking(train, tmp_path, capsys):
+    assert train("alignment=joint", "trainer.max_epochs=1").code == 0
+    (run,) = (path.parent for path in tmp_path.rglob("result.json"))
+    assert main(["evaluate", str(run), "--evaluator", "rerank_curve", "evaluator.rerank_ks=[0,8,16]"]) == 0
+    metrics = record(run)["evaluations"][0]["metrics"]
+    assert metrics["rerank8_rsum"] == record(run)["metrics"]["rsum"], "the run was reranked with 8 candidates"
+    assert metrics["rerank16_t2i_queries_per_second"] > 0
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(run), "--evaluator", "rerank_curve", "evaluator.rerank_ks=[-1]"])
+    assert "ks must be numbers >= 0" in capsys.readouterr().err
+
+
+def test_a_dual_encoder_has_no_curve(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(run), "--evaluator", "rerank_curve"])
+    assert "Contrastive has no cheap score to find candidates with" in capsys.readouterr().err
