@@ -92,7 +92,7 @@ def _fuse(fusion: FusionEncoder, text: Encoded, keys_values: list[Tensor]) -> Te
         read = F.scaled_dot_product_attention(query, keys_value[:, 0], keys_value[:, 1])
         hidden = hidden + attention.out_proj(read.transpose(1, 2).flatten(2))
         hidden = hidden + layer._ff_block(layer.norm3(hidden))
-    return fusion.layers.norm(hidden).mean(1)
+    return cast("nn.LayerNorm", fusion.layers.norm)(hidden).mean(1)
 
 
 def ways(given: Task, file: str) -> dict[str, Callable[[], Tensor]]:
@@ -109,7 +109,7 @@ def ways(given: Task, file: str) -> dict[str, Callable[[], Tensor]]:
         "plain": lambda: plain(given),
         "reused": lambda: reused(given),
         "half": widened,
-        "streamed": lambda: reused(kept, lambda near: torch.from_numpy(stored[near.numpy()])),
+        "streamed": lambda: reused(kept, lambda near: torch.from_numpy(np.asarray(stored[near.numpy()]))),
     }
 
 

@@ -23,15 +23,21 @@ _USER_ERROR_MODULES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    chosen = parsed(arguments)
+    with one_line_errors("mmlit"):
+        return int(chosen.command(chosen))
+    return 2
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command with its options; wrong ones end the program as argparse does."""
     parser = _parser()
     chosen, further = parser.parse_known_args(arguments)
     if further and (any(word.startswith("-") for word in further) or not hasattr(chosen, "subjects")):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     if further:  # of `evaluate`: what stands behind an option
         chosen.subjects += further
-    with one_line_errors("mmlit"):
-        return int(chosen.command(chosen))
-    return 2
+    return chosen
 
 
 def training_help() -> str:

@@ -71,7 +71,9 @@ def record_of(
 
 
 def _diagnostics(module: RetrievalModule, data: PairsDataModule, result: RetrievalResult) -> dict[str, float]:
-    """What the embeddings look like, and the temperature that was learned."""
+    """What the embeddings look like, and the temperature that was learned; nothing of a gallery of one."""
+    if min(result.gallery.image_id.numel(), result.gallery.text_id.numel()) < 2:
+        return {}
     captions = data.readers["test"].captions
     num_words = dict(
         zip(captions.text_id.tolist(), (len(text.as_py().split()) for text in captions.texts), strict=True)

@@ -52,7 +52,7 @@ def ranked(kind: str, world_size: int, images: list[int]) -> RetrievalResult:
     given = items(kind, world_size)
     metric = Retrieval(
         score=_score, coarse=None, max_text_tokens=1, image_block=7, text_block=31, num_candidates=1,
-        images=None, captions_per_image=None, folds=1, truths=(),
+        images=None, captions_per_image=None, folds=1, truths=(), rerank_ks=(),
     )  # fmt: skip
     for own in torch.tensor(images).split(4):
         text = torch.isin(given.owner, own).nonzero().flatten()

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mmlit.contracts import Encoded
 from mmlit.evaluation.ranking import Gallery, rank_all
+from mmlit.evaluation.recall import summarize
 from mmlit.evaluation.rerank_curve import CurvePoint, rerank_curve
 from mmlit.evaluation.reranking import rerank, rerank_each
-from mmlit.evaluation.retrieval import summarize
 
 BLOCKS = {"image_block": 4, "text_block": 6}
 COUNTS = [7, 1, 6, 2, 5, 3, 4, 1, 1, 7]
@@ -73,6 +73,17 @@ def test_the_usual_points() -> None:
     curve = rerank_curve(costly, cheap, gal, **BLOCKS)
     assert [point.k for point in curve] == [0, 16, 32, 64, 128, 256]
     assert all(isinstance(point, CurvePoint) for point in curve)
+
+
+def test_a_point_for_a_record() -> None:
+    metrics = {"i2t_r1": 10.0, "i2t_r5": 20.0, "t2i_r1": 30.0, "rsum": 99.0}
+    assert CurvePoint(16, metrics, 5.0, 7.0).named() == {
+        "rerank16_i2t_r1": 10.0,
+        "rerank16_t2i_r1": 30.0,
+        "rerank16_rsum": 99.0,
+        "rerank16_i2t_queries_per_second": 5.0,
+        "rerank16_t2i_queries_per_second": 7.0,
+    }
 
 
 class Dual:

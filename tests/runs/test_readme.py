@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs.conftest import forked
 
-from mmlit.cli import _parser
+from mmlit.cli import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,7 +52,7 @@ def test_command_is_understood(command):
         for target in words[1:]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[0] == "mmlit":
-        _parser().parse_args(words[1:])
+        parsed(words[1:])
     elif words[:2] == ["python", "train.py"]:
         extra = [str(ROOT / "sweeps") if word == "sweeps" else word for word in words[2:]]
         single = [word.partition(",")[0] if "--config-dir" in words and "=" in word else word for word in extra]
