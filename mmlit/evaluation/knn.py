@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mmlit.evaluation.class_accuracy import class_accuracy
 from mmlit.evaluation.labelled import features, train_and_test
+from mmlit.evaluation.nearest import best
 from mmlit.evaluation.probe import Probe, ProbeResult, Scorer
-from mmlit.evaluation.ranking import best
 
 #: test pictures compared at a time
 _BLOCK = 256

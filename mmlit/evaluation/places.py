@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mmlit.contracts import Encoded
-from mmlit.evaluation.ranking import Gallery, Score, best, require_finite
+from mmlit.evaluation.nearest import best
+from mmlit.evaluation.ranking import Gallery, Score, block_sizes, require_finite
 from mmlit.evaluation.truth import Relevance
 
 #: the place of an item that is not in the gallery: behind every other
@@ -47,8 +48,9 @@ def judge(score: Score, *, images_ask: bool) -> Judge:
 
 def sides(gallery: Gallery, *, images_ask: bool, image_block: int, text_block: int) -> tuple[Side, Side]:
     """Those who ask and those who are found."""
-    images = Side(gallery.image, gallery.image_id, image_block)
-    texts = Side(gallery.text, gallery.text_id, text_block)
+    size = block_sizes(gallery, image_block, text_block)
+    images = Side(gallery.image, gallery.image_id, size.image)
+    texts = Side(gallery.text, gallery.text_id, size.text)
     return (images, texts) if images_ask else (texts, images)
 
 

@@ -13,6 +13,7 @@ NOT_COMPARED_ANYWHERE = frozenset(
         "default_root_dir",
         "enable_model_summary",
         "enable_progress_bar",
+        "image_block",
         "log_every_n_steps",
         "num_threads",
         "num_workers",
@@ -21,6 +22,7 @@ NOT_COMPARED_ANYWHERE = frozenset(
         "prefetch_factor",
         "root",
         "seed",
+        "text_block",
         "threads",
     }
 )

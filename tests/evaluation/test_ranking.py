@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmlit.contracts import Encoded
-from mmlit.evaluation.ranking import best, rank_all
+from mmlit.evaluation.nearest import best
+from mmlit.evaluation.ranking import rank_all
 
 #: four images (rows) with two captions each (columns 0 1, 2 3, 4 5, 6 7)
 BY_HAND = torch.tensor([
