@@ -3,8 +3,7 @@
 `python benchmarks/evaluation.py` alternates them in one run and prints medians. Each measurement has a process of its
 own, whose memory is counted beyond the embeddings. 5,000 images, 25,000 texts, width 512, on all cores; torchmetrics,
 which loops over queries, has a fifth of both sides and is compared per pair. `--full` gives it a half, and repeats more
-often. clip_benchmark is measured where it is installed: `pip install --no-deps clip_benchmark==1.6.2` (its recall needs
-torch and tqdm only).
+often.
 """
 
 import argparse
@@ -15,7 +14,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -72,7 +70,7 @@ def evaluator(image: Tensor, text: Tensor) -> tuple[list[float], float]:
 
 def clip_benchmark(image: Tensor, text: Tensor) -> tuple[list[float], float]:
     """Its matrix of scores, its matrix of positives, its recall for each k."""
-    from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k  # type: ignore[import-not-found]
+    from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
     scores = text @ image.t()
     positives = torch.zeros_like(scores, dtype=torch.bool)
@@ -147,9 +145,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # a process that has started threads cannot be forked safely
     ways = {"mmlit": evaluator, "dense NumPy": dense, "torchmetrics": torchmetrics, "clip_benchmark": clip_benchmark}
-    if find_spec("clip_benchmark") is None:
-        del ways["clip_benchmark"]
-        print("clip_benchmark is not installed: pip install --no-deps clip_benchmark==1.6.2 tqdm")
     sizes = dict.fromkeys(ways, options.images) | {"torchmetrics": options.images // (2 if options.full else 5)}
     given = {name: embeddings(size) for name, size in sizes.items()}
     runs: dict[str, list[Measured]] = {name: [] for name in ways}
