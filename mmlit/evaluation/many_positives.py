@@ -44,28 +44,6 @@ def many_positives(
     num_candidates: int,
     image_block: int,
     text_block: int,
-) -> dict[str, float]:
-    """The metrics of `many_positives_by_query` alone."""
-    return many_positives_by_query(
-        score,
-        coarse,
-        gallery,
-        truth,
-        num_candidates=num_candidates,
-        image_block=image_block,
-        text_block=text_block,
-    ).metrics
-
-
-def many_positives_by_query(
-    score: Score,
-    coarse: Score | None,
-    gallery: Gallery,
-    truth: Truth | ImageLabels,
-    *,
-    num_candidates: int,
-    image_block: int,
-    text_block: int,
 ) -> ManyPositives:
     """Metrics `{truth.name}_{i2t,t2i}_{metric}` of the queries that the truth names, in the whole gallery.
 

@@ -166,7 +166,7 @@ class Retrieval(Metric):
             protocol.setdefault("truths", []).append(f"{truth.name} {truth.fingerprint()}")
             metrics |= many_positives(
                 self.score, self.coarse, gallery, truth, num_candidates=self.num_candidates, **self.blocks
-            )
+            ).metrics
         if self.rerank_ks:
             curve = rerank_curve(self.score, self.coarse, gallery, ks=self.rerank_ks, **self.blocks)
             metrics |= {name: value for point in curve for name, value in point.named().items()}

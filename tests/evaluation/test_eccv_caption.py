@@ -105,7 +105,7 @@ def test_the_published_counts() -> None:
 def test_eccv_caption_equals_the_published_code(embeddings: Any) -> None:
     """Full rankings of the whole gallery of 5,000 × 25,000, every query; also where scores tie (trap 1)."""
     gal, truth = embeddings(gallery(5000)), read("eccv")
-    ours = many_positives(product, None, gal, truth, **NUMBERS)
+    ours = many_positives(product, None, gal, truth, **NUMBERS).metrics
     i2t, t2i = orders(gal, truth.i2t, images_ask=True), orders(gal, truth.t2i, images_ask=False)
     retrieved = {"i2t": i2t, "t2i": t2i}
     theirs = published().eccv_metrics(retrieved, "all")
@@ -140,7 +140,7 @@ def cut(gal: Gallery, truth: Truth) -> Truth:
 def test_cxc_equals_the_published_code(num_images: int, embeddings: Any) -> None:
     gal = embeddings(gallery(num_images))
     truth = cut(gal, read("cxc"))
-    ours = many_positives(product, None, gal, truth, **NUMBERS)
+    ours = many_positives(product, None, gal, truth, **NUMBERS).metrics
     metrics = Metrics.__new__(Metrics)  # the published code on the smaller gallery's truth
     metrics.verbose, metrics.cxc_gts = False, {}
     retrieved = {}

@@ -9,7 +9,7 @@ import torch
 from evaluation.galleries import LookUp, captions, coarse_numbers, gallery
 from torch import Tensor
 
-from mmlit.evaluation.many_positives import many_positives_by_query
+from mmlit.evaluation.many_positives import many_positives
 from mmlit.evaluation.plausible_match import PlausibleMatch
 from mmlit.evaluation.truth import ImageLabels
 
@@ -59,9 +59,7 @@ def test_by_hand() -> None:
     labels = torch.tensor([[1, 0, 0, 0, 0, 0, 0]] * 2 + [[1, 1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 1]]).bool()
     scores = torch.eye(4)
     scores[0] = torch.tensor([0.8, 0.1, 0.9, 0.7])
-    found = many_positives_by_query(
-        LookUp(scores), None, gallery([0, 1, 2, 3], 4), images(labels), num_candidates=1, **BLOCKS
-    )
+    found = many_positives(LookUp(scores), None, gallery([0, 1, 2, 3], 4), images(labels), num_candidates=1, **BLOCKS)
     each = found.by_query["plausible_i2t_pmrp"]
     assert each.query_id.tolist() == [1000, 1001, 1002, 1003]
     assert each.value[0].item() == pytest.approx(100 * (1 / 2 + 2 / 3 + 2 / 3) / 3)
@@ -78,7 +76,7 @@ def test_equals_the_loops(num_candidates: int | None, levels: int) -> None:
     labels = some_labels(levels, 9)
     fine, coarse = (coarse_numbers(seed, 9, len(owner), levels=levels) for seed in (1, 2))
     cheap = None if num_candidates is None else coarse
-    found = many_positives_by_query(
+    found = many_positives(
         LookUp(fine),
         None if cheap is None else LookUp(cheap),
         gallery(owner, 9),
@@ -102,7 +100,7 @@ def test_blocks_change_nothing() -> None:
     owner = captions([2] * 12)
     score, labels = LookUp(coarse_numbers(1, 12, 24, levels=5)), images(some_labels(0, 12))
     found = [
-        many_positives_by_query(
+        many_positives(
             score, None, gallery(owner, 12), labels, num_candidates=1, image_block=image, text_block=text
         ).metrics
         for image, text in ((1, 1), (5, 7), (100, 100))
@@ -117,19 +115,17 @@ def test_a_text_is_as_its_own_image() -> None:
     owner = [3, 1, 5, 0, 2, 4]
     perfect = torch.zeros(6, 6)
     perfect[owner, torch.arange(6)] = 1
-    found = many_positives_by_query(
-        LookUp(perfect), None, gallery(owner, 6), images(labels), num_candidates=1, **BLOCKS
-    ).metrics
+    found = many_positives(LookUp(perfect), None, gallery(owner, 6), images(labels), num_candidates=1, **BLOCKS).metrics
     assert set(found.values()) == {100.0}
 
 
 def test_an_image_that_the_file_does_not_list_is_refused() -> None:
     labels = images(torch.ones(2, 3).bool())
     with pytest.raises(ValueError, match=r"1 of the gallery's 3 images are unknown to it \(the first: image id 1002\)"):
-        many_positives_by_query(LookUp(torch.eye(3)), None, gallery([0, 1, 2], 3), labels, num_candidates=1, **BLOCKS)
+        many_positives(LookUp(torch.eye(3)), None, gallery([0, 1, 2], 3), labels, num_candidates=1, **BLOCKS)
     nothing = images(torch.zeros(3, 3).bool())
     with pytest.raises(ValueError, match="none of the gallery's 3 images has a label"):
-        many_positives_by_query(LookUp(torch.eye(3)), None, gallery([0, 1, 2], 3), nothing, num_candidates=1, **BLOCKS)
+        many_positives(LookUp(torch.eye(3)), None, gallery([0, 1, 2], 3), nothing, num_candidates=1, **BLOCKS)
 
 
 def instances(**changes: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_both_directions(tmp_path: Path) -> None:
     assert [part.tolist() for part in truth.i2t] == [[1000, 1001, 1001, 1002], [5000, 5000, 5001, 5002], [1.0] * 4]
     scores = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.7, 0.6], [0.1, 0.2, 0.3]])
     numbers = {"num_candidates": 1, "image_block": 2, "text_block": 2}
-    found = many_positives(LookUp(scores), None, gallery(captions([1, 1, 1]), 3), truth, **numbers)
+    found = many_positives(LookUp(scores), None, gallery(captions([1, 1, 1]), 3), truth, **numbers).metrics
     assert found["true_pairs_i2t_map_at_r"] == 100
     assert found["true_pairs_t2i_r_precision"] == pytest.approx(200 / 3)  # text 2 finds picture 1 first
 
