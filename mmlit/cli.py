@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from textwrap import fill, indent
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmlit.run.evaluate import Planned
 
 _TRACEBACK_WANTED = os.environ.get("HYDRA_FULL_ERROR") == "1"
 #: what a wrong configuration, missing data or a broken file raises; all else is a fault of the program
@@ -58,24 +62,48 @@ def one_line_errors(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        module = f"{type(error).__module__}."
-        if _TRACEBACK_WANTED or not (isinstance(error, _USER_ERRORS) or module.startswith(_USER_ERROR_MODULES)):
+        if not _can_be_mended(error):
             raise
-        sys.stderr.write(f"{program}: {' '.join(_explain(error).split())}\n")
+        sys.stderr.write(f"{program}: {_line(error)}\n")
         sys.exit(2)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether a line tells a user what to do; a fault of the program needs its traceback."""
+    known = isinstance(error, _USER_ERRORS) or f"{type(error).__module__}.".startswith(_USER_ERROR_MODULES)
+    return known and not _TRACEBACK_WANTED
+
+
+def _line(error: Exception) -> str:
+    return " ".join(_explain(error).split())
 
 
 def _explain(error: BaseException) -> str:
     """The message that says most: Hydra's wrappers say less than what they wrap."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         where = re.search(r"full_key: ([\w.]+)", str(error))
-        return f"{where[1] + ': ' if where else ''}{_explain(error.__cause__)}"
+        told = _explain(error.__cause__)
+        return told if not where or told.startswith(f"{where[1]}.") else f"{where[1]}: {told}"
     wrong = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(error))
     if wrong and type(error).__name__ == "ConfigCompositionException":
         return f"{wrong[1] or wrong[2]}: no such option{_nearest(wrong[1] or wrong[2])}"
-    return str(error) or type(error).__name__
+    if choice := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*?)Config", str(error), re.S
+    ):
+        return _no_such(f"{choice[1]}={choice[2]}: no such choice", choice[2], choice[3].split())
+    if sweep := re.search(
+        r"Cannot find primary config '([^']+)'.*?provider=command-line, path=file://(\S+)", str(error), re.S
+    ):
+        there = sorted(path.stem for path in Path(sweep[2]).glob("*.yaml"))
+        return _no_such(f"--config-name {sweep[1]}: no such file in {sweep[2]}", sweep[1], there)
+    return str(error).partition("Config search path:")[0] or type(error).__name__
+
+
+def _no_such(told: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{told}{f'; did you mean {near[0]}?' if near else ''}; there are: {', '.join(known)}"
 
 
 def _nearest(key: str) -> str:
@@ -85,27 +113,31 @@ def _nearest(key: str) -> str:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    axes = {path.name for path in conf.iterdir() if path.is_dir()}
     groups = [
-        word for word in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w,\[\]]+", word) and not word.startswith("seed=")
+        word for word in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w,\[\]]+", word) and word.partition("=")[0] in axes
     ]
     GlobalHydra.instance().clear()
-    conf = Path(__file__).resolve().parents[1] / "conf"
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
-            known = list(_keys(OmegaConf.to_container(compose("config", groups), resolve=False)))
+            config = OmegaConf.to_container(compose("config", groups), resolve=False)
     except HydraException:  # another option is wrong, too; it is told when this one is mended
         return ""
-    near = difflib.get_close_matches(key, known, n=1)
-    return (
-        f"; did you mean {near[0]}?"
-        if near
-        else f"; {key.rpartition('.')[0] or 'the top level'} has: "
-        + ", ".join(name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0])
-    )
+    known = list(_keys(config)) + sorted(axes)
+    parent = key.rpartition(".")[0]
+    if near := difflib.get_close_matches(key, known, n=1):
+        return f"; did you mean {near[0]}?"
+    siblings = ", ".join(each for each in known if each.rpartition(".")[0] == parent)
+    further = f"; what its class takes beside them is added with +{key}=..." if parent else ""
+    return f"; {parent or 'the top level'} has: {siblings}{further}"
 
 
 def _keys(config: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys that a user may set: not Hydra's own, such as `_target_`."""
     for key, value in config.items():
+        if str(key).startswith("_"):
+            continue
         yield f"{path}{key}"
         if isinstance(value, dict):
             yield from _keys(value, f"{path}{key}.")
@@ -138,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "evaluate",
             help="runs, checkpoints or published pairs on other data or by another evaluator",
-            description=_EVALUATE,
+            description=fill(_EVALUATE, 120),
+            epilog=_choices(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
     return parser
@@ -148,6 +182,15 @@ _EVALUATE = (
     "Evaluate finished runs, checkpoints, or a directory with a published CLIP or SigLIP pair. The numbers are added "
     "to a run's record; a published pair gets a record of its own, which `mmlit compare` sets beside trained runs."
 )
+
+
+def _choices() -> str:
+    """The evaluators with a line about each, and the names of the data."""
+    from mmlit.configuration.axes import listing
+
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    data = fill(", ".join(path.stem for path in sorted((conf / "data").glob("*.yaml"))), 116)
+    return "\n".join(["--evaluator:", *listing(conf / "evaluator"), "", "--data:", indent(data, "    ")])
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +211,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     import logging
 
-    from mmlit.run.evaluate import evaluate
+    from mmlit.run.evaluate import planned
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     overrides = [
@@ -181,11 +224,29 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     subjects = [Path(word) for word in arguments.subjects if word not in typed]
     if not subjects:
         raise ValueError("evaluate needs a run's folder, a checkpoint or a published pair's directory")
-    for folder, metrics in evaluate(subjects, [*overrides, *typed]):
-        sys.stdout.write(f"{folder}\n")
-        for name, value in metrics.items():
-            sys.stdout.write(f"  {name:<28} {value:8.2f}\n")
-    return 0
+    asked = planned(subjects, [*overrides, *typed])
+    refused = [told for number, each in enumerate(asked, 1) if (told := _evaluated(each, number, len(asked)))]
+    if refused:
+        sys.stderr.write(f"mmlit: {len(refused)} of {len(asked)} were refused\n{''.join(refused)}")
+    return 2 if refused else 0
+
+
+def _evaluated(each: "Planned", number: int, total: int) -> str:
+    """Evaluates and prints one of several subjects; a line if it is refused, which leaves the others alone."""
+    import logging
+
+    from mmlit.run.evaluate import evaluate
+
+    logging.getLogger(__name__).info("[%d/%d] %s: %s", number, total, each.subject, each.job.choices["evaluator"])
+    try:
+        folder, metrics = evaluate(each)
+    except Exception as error:
+        if total == 1 or not _can_be_mended(error):
+            raise
+        return f"  {each.subject}: {_line(error)}\n"
+    sys.stdout.write("".join([f"{folder}\n", *(f"  {name:<28} {value:8.2f}\n" for name, value in metrics.items())]))
+    sys.stdout.flush()
+    return ""
 
 
 _SCENES = (

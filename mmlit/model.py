@@ -80,7 +80,10 @@ class Model(nn.Module):
         if isinstance(image, Image.Image):
             return prepare(image, self.image_encoder.spec)
         if not isinstance(image, str | Path | bytes):
-            raise ValueError(f"an image must be a path, a file's bytes or a PIL picture, got {type(image).__name__}")
+            raise ValueError(
+                "an image must be a path, a file's bytes or a PIL picture (PIL.Image.fromarray makes one of an array), "
+                f"got {type(image).__name__}"
+            )
         file = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
         return decode(file, self.image_encoder.spec, name="an image" if isinstance(image, bytes) else image)
 
@@ -137,7 +140,8 @@ def _make(node: Mapping[str, Any], **runtime: Any) -> Any:
 
 def _chunks(items: Sequence[Any], size: int, what: str) -> list[Sequence[Any]]:
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or len(items) == 0:
-        raise ValueError(f"{what} must be a list with something in it, got {type(items).__name__}")
+        found = "an empty one" if isinstance(items, list | tuple) else type(items).__name__
+        raise ValueError(f"{what} must be a list with something in it, got {found}")
     if size < 1:
         raise ValueError(f"batch_size must be >= 1, got {size}")
     return [items[start : start + size] for start in range(0, len(items), size)]

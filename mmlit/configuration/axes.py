@@ -38,6 +38,11 @@ def describe(conf: Path, sweeps: Path) -> str:
     return "\n".join(lines)
 
 
+def listing(folder: Path) -> list[str]:
+    """A line for each choice of an axis, given its folder."""
+    return _listing(sorted(folder.glob("*.yaml")), set())
+
+
 def first_comment(text: str) -> str:
     """What a yaml file says of itself: its first line of comment that is neither a directive nor a command."""
     for line in text.splitlines():

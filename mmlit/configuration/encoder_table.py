@@ -16,7 +16,9 @@ Written by `make docs` from the first lines of the yaml files; a test keeps it s
 Every image encoder goes with every text encoder and every alignment. `AXIS=CHOICE` takes one; its options can be given
 by name, e.g. `image_encoder=resnet50 image_encoder.name=resnet101`: one class serves all models of its library.
 `freeze=false` fine-tunes. Pictures are resized, cropped and normalized as the weights demand; a size, statistics or a
-tokenizer that do not belong to them are refused.
+tokenizer that do not belong to them are refused, as far as the files tell: a bare state dict says nothing of its
+statistics, and two tokenizers of nearly equal size and equal special tokens look alike. Code that lies beside
+weights is never run.
 """
 _CLASSES = {
     "TinyImageEncoder": "from scratch, for the rendered scenes",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmlit.contracts import ImageSpec
@@ -23,6 +23,8 @@ def decode(file: bytes, spec: ImageSpec, *, name: str | Path) -> Tensor:
     try:
         with Image.open(io.BytesIO(file)) as opened:
             return prepare(opened, spec)
+    except UnidentifiedImageError as error:  # its message names a buffer in memory
+        raise ValueError(f"{name}: not a readable picture: of no format that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: not a readable picture: {error}") from error
 

@@ -1,6 +1,7 @@
 """Pictures with a class each: from class folders, or a data set of torchvision by name."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from mmlit.contracts import Encoded
 from mmlit.evaluation.pictures import picture_size
 from mmlit.evaluation.probe import Scorer
+
+log = logging.getLogger(__name__)
 
 
 class Labelled(NamedTuple):
@@ -89,6 +92,7 @@ def embedded(model: Scorer, pictures: Labelled, *, batch_size: int) -> Iterator[
     Raises:
         ValueError: if one cannot be read, or its embedding is not finite, naming it.
     """
+    log.info("encoding %s pictures of %s classes", f"{pictures.num:,}", f"{len(pictures.classes):,}")
     for start in range(0, pictures.num, batch_size):
         numbers = range(start, min(start + batch_size, pictures.num))
         images, labels = zip(*(pictures.at(number) for number in numbers), strict=True)

@@ -1,5 +1,6 @@
 """Linear probe: how well does a logistic regression tell classes apart on frozen image embeddings?"""
 
+import logging
 import math
 from hashlib import sha256
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from mmlit.evaluation.class_accuracy import class_accuracy
 from mmlit.evaluation.labelled import Labelled, features, train_and_test
 from mmlit.evaluation.probe import Probe, ProbeResult, Scorer
+
+log = logging.getLogger(__name__)
 
 
 class LinearProbe(Probe):
@@ -59,6 +62,7 @@ class LinearProbe(Probe):
         known, known_labels = features(model, train, batch_size=self.batch_size)
         asked, labels = features(model, test, batch_size=self.batch_size)
         known, asked = known.double(), asked.double()
+        log.info("fitting with each of %d penalties, and once more with the best", len(self.penalties))
         chosen = [
             _top1(self._logits(known[~aside], known_labels[~aside], known[aside], penalty), known_labels[aside])
             for penalty in self.penalties

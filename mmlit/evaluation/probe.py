@@ -30,13 +30,15 @@ class ProbeResult(NamedTuple):
 
     `metrics` are finite, percent where they are shares. `items` has one array per question asked, of equal meaning
     over models (which item was right), so that two models can be compared item by item. `counts` says how much was
-    asked, `protocol` what two results must share to be comparable; both are plain.
+    asked, `protocol` what two results must share to be comparable; both are plain. `scored` says how scores were made,
+    in which comparable results may differ.
     """
 
     metrics: dict[str, float]
     items: dict[str, np.ndarray]
     counts: dict[str, int]
     protocol: dict[str, Any]
+    scored: str = "full"
 
 
 class Probe(ABC):

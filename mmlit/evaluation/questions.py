@@ -1,5 +1,6 @@
 """Which of two captions fits a picture better? For any alignment: each picture is scored with its own captions only."""
 
+import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from mmlit.evaluation.probe import Scorer
 
+log = logging.getLogger(__name__)
 #: left, upper, right, lower in px
 Box = tuple[int, int, int, int]
 
@@ -37,6 +39,7 @@ def caption_scores(model: Scorer, questions: Sequence[Question], *, batch_size: 
     for number, question in enumerate(questions):
         asked.setdefault((question.picture, question.box), []).append(number)
     pictures = list(asked)
+    log.info("asking %s questions about %s pictures", f"{len(questions):,}", f"{len(pictures):,}")
     found = np.empty((len(questions), 2), np.float32)
     for start in range(0, len(pictures), batch_size):
         part = [asked[picture] for picture in pictures[start : start + batch_size]]

@@ -1,5 +1,6 @@
 """Retrieval both ways as a torchmetrics metric: the one evaluator of all alignments."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from mmlit.evaluation.recall import KS, summarize
 from mmlit.evaluation.rerank_curve import rerank_curve
 from mmlit.evaluation.reranking import rerank
 from mmlit.evaluation.truth import ImageLabels, OpenTruth, Truth
+
+log = logging.getLogger(__name__)
 
 
 class RetrievalResult(NamedTuple):
@@ -134,10 +137,12 @@ class Retrieval(Metric):
 
         Raises:
             FileNotFoundError: if a truth's files are missing; before anything is encoded.
-            ValueError: if they are not what they should be.
+            ValueError: if they are not what they should be, or the split has not as many images as the protocol ranks.
         """
         self.reset()
         self.split = split
+        if split is not None:
+            self._require_images(len(split.image_id), split)
         self.true = [source(root=split.root, split=split.name).read() for source in self.truths] if split else []
 
     def compute(self) -> RetrievalResult:
@@ -157,17 +162,20 @@ class Retrieval(Metric):
             protocol["captions_per_image"] = self.captions_per_image
         if self.folds > 1:
             protocol["folds"] = self.folds
+        log.info("ranking %s images x %s texts", f"{len(gallery.image_id):,}", f"{len(gallery.text_id):,}")
         parts = [
             (images, texts, self._rank(take(gallery, images, texts))) for images, texts in folds(gallery, self.folds)
         ]
         each = [summarize(ranking) for _, _, ranking in parts]
         metrics = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
         for truth in self.true:
+            log.info("many positives: places of %s in both directions", truth.name)
             protocol.setdefault("truths", []).append(f"{truth.name} {truth.fingerprint()}")
             metrics |= many_positives(
                 self.score, self.coarse, gallery, truth, num_candidates=self.num_candidates, **self.blocks
             ).metrics
         if self.rerank_ks:
+            log.info("reranking with %s candidates", ", ".join(map(str, self.rerank_ks)))
             curve = rerank_curve(self.score, self.coarse, gallery, ks=self.rerank_ks, **self.blocks)
             metrics |= {name: value for point in curve for name, value in point.named().items()}
         return RetrievalResult(metrics, place_back(parts, gallery), gallery, scored, protocol)
@@ -179,15 +187,18 @@ class Retrieval(Metric):
 
     def _chosen(self, gallery: Gallery, split: Split) -> Gallery:
         """What the protocol ranks; in the file's order where that says what counts."""
-        if self.images not in (None, len(gallery.image_id)):
-            raise ValueError(
-                f"evaluator.images={self.images:,}: this protocol ranks that many, split {split.name} of {split.root} "
-                f"gave {len(gallery.image_id):,}"
-            )
+        self._require_images(len(gallery.image_id), split)  # fewer than the split has if batches are limited
         if self.captions_per_image is None and self.folds == 1:
             return gallery
         gallery = in_file_order(gallery, split)
         return gallery if self.captions_per_image is None else first_captions(gallery, self.captions_per_image)
+
+    def _require_images(self, found: int, split: Split) -> None:
+        if self.images not in (None, found):
+            raise ValueError(
+                f"evaluator.images={self.images:,}: this protocol ranks that many, split {split.name} of {split.root} "
+                f"gave {found:,}"
+            )
 
     def _gallery(self) -> Gallery:
         """All devices' items, each id once, in the order of their ids: captions of one image side by side."""

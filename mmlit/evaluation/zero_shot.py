@@ -15,13 +15,16 @@ from mmlit.evaluation.pictures import read_json, text_in
 from mmlit.evaluation.probe import Probe, ProbeResult, Scorer
 from mmlit.layers.similarity import pooled_only
 
+#: by whether prompts are averaged as vectors
+_SCORED = {True: "full, prompts averaged in the space", False: "full, scores averaged over prompts"}
+
 
 class ZeroShot(Probe):
     """Top-1, top-5 and mean per class in percent; every class is a sentence or, with several templates, several.
 
     Where the model's score is the cosine of two pooled vectors, a class is one vector: the mean of its prompts' unit
     vectors, made a unit vector again. Where it judges pairs (fusion), a class's score is the mean of its prompts'
-    scores. The model itself shows which of the two it is, and the protocol says it.
+    scores. The model itself shows which of the two it is, and `scored` says it.
 
     Args:
         root: a folder with `split`/CLASS/….jpg, or the folder in which torchvision keeps `dataset`.
@@ -81,9 +84,9 @@ class ZeroShot(Probe):
                 "data": pictures.digest,
                 "class_names": sha256(repr(names).encode()).hexdigest()[:16],
                 "templates": list(self.templates),
-                "classes_are": "mean prompt embeddings" if cosines else "mean scores of prompts",
                 "ties": "against the model",
             },
+            scored=_SCORED[cosines] if len(prompts) > 1 else "full",
         )
 
     def _names(self, classes: list[str]) -> list[str]:

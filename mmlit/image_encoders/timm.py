@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmlit.contracts import Encoded, ImageEncoder, ImageSpec
 from mmlit.image_encoders.dry_run import shapes, unreached
+from mmlit.layers.pretrained import quiet
 from mmlit.layers.weights import first_line, is_weight_file, load_exactly, read_weights
 
 
@@ -81,7 +82,8 @@ def _build(name: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"name={name}: timm has no such model{'; near: ' + ', '.join(near) if near else ''}")
     try:
-        model = timm.create_model(name, pretrained=weights == "pretrained")
+        with quiet(name):
+            model = timm.create_model(name, pretrained=weights == "pretrained")
     except Exception as error:  # of timm, the hub's client and readers of several formats
         raise ValueError(f"name={name}, weights={weights}: timm cannot make it: {first_line(error)}") from error
     keys = set(model.state_dict())

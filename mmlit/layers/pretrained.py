@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -155,14 +156,35 @@ def _checked(
 def obtain(name: str, load: Callable[..., Any], **options: Any) -> Any:
     """`load`, from the directory `name` or else from the hub, failing with one line."""
     local = is_directory(name)
-    if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise ValueError(f"name={name} is no directory")  # and no name that the hub could know
+    if not local and _is_path(name):
+        raise ValueError(f"name={name} is no directory{_nearest(name)}")
     try:
-        return load(str(Path(name).expanduser()) if local else name, local_files_only=local, **options)
+        # Said by name: left open, the library asks on a terminal whether it may run code that lies beside the weights.
+        return load(
+            str(Path(name).expanduser()) if local else name, local_files_only=local, trust_remote_code=False, **options
+        )
     except Exception as error:  # readers of several libraries, and of other languages, with errors of their own
         reason = first_line(error)
         where = "cannot be read" if local else "is neither a directory nor obtainable from the Hugging Face hub"
         raise ValueError(f"name={name} {where}: {reason}") from error
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only mean a directory: the hub has no such names, or its first part is a folder here."""
+    return (
+        name.startswith(("/", ".", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parts[0] in _folders())
+    )
+
+
+def _folders() -> set[str]:
+    return {path.name for path in Path().iterdir() if path.is_dir()}
+
+
+def _nearest(name: str) -> str:
+    parent = Path(name).expanduser().parent
+    there = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    near = get_close_matches(Path(name).name, there, n=1)
+    return f"; did you mean {parent / near[0]}?" if near else ""
 
 
 def digest(config: Any, *rules: bytes) -> str:

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation",
         metavar="NAME",
-        help="instead: the numbers that `mmlit evaluate --evaluator NAME` added to these runs",
+        help="instead: means and spreads of what `mmlit evaluate --evaluator NAME` found, without a test",
     )
     parser.add_argument(
         "--allow-unlike",

@@ -59,7 +59,7 @@ def compare(directories: Sequence[Path], *, baseline: str | None = None, allow_u
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """Label the rows; one that was not trained here is not named by its lack of what all trained ones share."""
+    """Label the rows; what all trained ones share is said only of one not trained here that has it otherwise."""
     trained = [group.identity.choices for group in groups if not untrained(group.records)]
     shared = set(trained[0].items()).intersection(*(each.items() for each in trained)) if trained else set()
     common = {axis: option for axis, option in shared if axis != FIRST_AXIS}
@@ -69,7 +69,8 @@ def _names(groups: Sequence[Group]) -> list[str]:
             if untrained(group.records)
             else group.identity
             for group in groups
-        ]
+        ],
+        usual=common,
     )
 
 
@@ -77,7 +78,8 @@ def _notes(groups: Sequence[Group], names: Sequence[str], allow_unlike: bool) ->
     records = {name: group.records for name, group in zip(names, groups, strict=True)}
     faults = unlike(records)
     if faults and not allow_unlike:
-        raise ValueError(f"unlike rows: {'. '.join(faults)} (--allow-unlike compares them all the same)")
+        hint = "Name the folders that belong together, or compare them all the same with --allow-unlike"
+        raise ValueError(f"unlike rows: {'. '.join([*faults, hint])}")
     # Of a row that was not trained here, no setting of training says anything.
     trained = {name: group.identity for name, group in zip(names, groups, strict=True) if not untrained(group.records)}
     silent = silent_settings(list(trained.values()), list(trained))

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlit.results.student import critical
-
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
@@ -26,7 +24,7 @@ class Difference(NamedTuple):
         checkpoints: p of statement (a).
         total_error: standard error of other images and other seeds; with what follows None for too few seeds.
         methods: p of statement (b).
-        least: the difference that (b) would have taken, with this spread; None where it holds.
+        least: the difference that (b) would need, with this spread; None where it holds.
     """
 
     value: float
@@ -59,15 +57,16 @@ class Families(NamedTuple):
 class Pairwise(NamedTuple):
     """All pairs of rows on one metric: (R,R), row minus column; NaN where there is no such statement.
 
-    `value` and the errors are in points; the p-values are two-sided and corrected over all pairs.
+    `value`, the errors and `needed` are in points; the p-values are two-sided and corrected over all pairs. `needed` is
+    the difference beyond which (b) would hold for a pair that does not.
     """
 
     value: Floats
     image_error: Floats
     checkpoints: Floats
     total_error: Floats
-    freedom: Floats
     methods: Floats
+    needed: Floats
 
     def taken(self, order: Sequence[int]) -> "Pairwise":
         """The same pairs with the rows in another order."""
@@ -75,11 +74,9 @@ class Pairwise(NamedTuple):
 
     def against(self, reference: int) -> list[Difference | None]:
         """Each row minus the row `reference`; None where the two did not rank the same queries."""
-        families = self.families()
-        value, image_error, checkpoints, total_error, freedom, methods = (table[:, reference] for table in self)
-        least = critical(LEVEL / max(families.methods - families.methods_hold, 1), freedom) * total_error
+        value, image_error, checkpoints, total_error, methods, needed = (table[:, reference] for table in self)
         # Where (a) is what fails, more than the difference itself is all that can be said.
-        least = np.where(methods <= LEVEL, np.nan, np.maximum(least, np.abs(value)))
+        least = np.where(methods <= LEVEL, np.nan, np.maximum(needed, np.abs(value)))
         single = (
             (float(v), float(e), float(p), _known(t), _known(m), _known(x))
             for v, e, p, t, m, x in zip(value, image_error, checkpoints, total_error, methods, least, strict=True)

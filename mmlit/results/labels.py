@@ -1,6 +1,6 @@
 """Rows are named by what differs between them, in the words of the command line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmlit.results.settings import Identity
 
@@ -9,7 +9,7 @@ FIRST_AXIS = "alignment"
 """The axis this project exists for: named first, and without its key."""
 
 
-def labels(identities: Sequence[Identity]) -> list[str]:
+def labels(identities: Sequence[Identity], usual: Mapping[str, str] | None = None) -> list[str]:
     """Name rows by the choices that differ, then the settings, then what was measured.
 
     The alignment, or the only axis that differs, stands as its bare value; the rest is `key=value`. Settings
@@ -17,12 +17,13 @@ def labels(identities: Sequence[Identity]) -> list[str]:
 
     Args:
         identities: one per row, all different.
+        usual: axis → the option that goes without saying; the alignment is always named.
 
     Returns:
         One label per row, all different.
     """
     axes = differing_axes(identities)
-    names = [_choices(one, axes) for one in identities]
+    names = [_choices(one, axes, usual or {}) for one in identities]
     settings = [one.settings for one in identities]
     names = _extended(names, settings, _differing_among_equals(settings, names))
     facts = [one.facts for one in identities]
@@ -60,9 +61,10 @@ def _differing(tables: Iterable[dict[str, str]]) -> list[str]:
     return [key for key in keys if len({table.get(key) for table in tables}) > 1]
 
 
-def _choices(one: Identity, axes: list[str]) -> str:
+def _choices(one: Identity, axes: list[str], usual: Mapping[str, str]) -> str:
     bare = {FIRST_AXIS} if len(axes) > 1 else set(axes)
     values = [(axis, one.choices.get(axis, ABSENT)) for axis in axes]
+    values = [(axis, value) for axis, value in values if axis == FIRST_AXIS or usual.get(axis) != value]
     return ", ".join(value if axis in bare else f"{axis}={value}" for axis, value in values)
 
 

@@ -10,6 +10,13 @@ Rows = Mapping[str, Sequence[Record]]
 """A row's label → the records of its seeds."""
 
 
+_NAMED = 5
+"""How many rows, and how many values, a message names."""
+
+_WIDTH = 60
+"""Characters of a label that a message shows."""
+
+
 class Matter(NamedTuple):
     """Something that may differ between runs, and the words for it when it does.
 
@@ -57,19 +64,18 @@ def notes_on_runs(rows: Rows) -> list[str]:
     notes = []
     if given:
         notes.append(
-            f"Not trained here (0 pairs seen), so that data and pairs seen need not agree: {', '.join(given)}. Such a "
+            f"Not trained here (0 pairs seen), so that data and pairs seen need not agree: {_named(given)}. Such a "
             "row of one run is one fixed model: there is no other seed of it."
         )
     notes += [f"{phrase}." for matter in _WORTH_A_NOTE if (phrase := _difference(matter, rows))]
     dirty = [label for label, records in rows.items() if any(record.code.dirty for record in records)]
     if dirty:
-        notes.append(f"Run with uncommitted changes: {', '.join(dirty)}.")
+        notes.append(f"Run with uncommitted changes: {_named(dirty)}.")
     seeds: dict[str, list[str]] = {}
     for label, records in _trained(rows).items():
         seeds.setdefault(", ".join(str(record.seed) for record in records), []).append(label)
     if len(seeds) > 1:
-        parts = (f"{each} in {', '.join(labels)}" for each, labels in seeds.items())
-        notes.append(f"Seeds differ: {'; '.join(parts)}.")
+        notes.append(f"Seeds differ: {_having(seeds)}.")
     return notes
 
 
@@ -79,9 +85,21 @@ def untrained(records: Sequence[Record]) -> bool:
 
 
 def differs(words: str, having: Mapping[str, Sequence[str]]) -> str:
-    """Put "words differs: 1 in this row; 2 in that row" from value → the rows that have it."""
-    parts = (f"{value} in {', '.join(labels)}" for value, labels in having.items())
-    return f"{words} differs: {'; '.join(parts)}"
+    """Put "words differs: 1 in this row; 2 in that row" from value → the rows that have it; of many it names some."""
+    return f"{words} differs: {_having(having)}"
+
+
+def _having(having: Mapping[str, Sequence[str]]) -> str:
+    parts = [f"{value} in {_named(labels)}" for value, labels in list(having.items())[:_NAMED]]
+    if len(having) > _NAMED:
+        parts.append(f"and {len(having) - _NAMED:,} more values")
+    return "; ".join(parts)
+
+
+def _named(labels: Sequence[str]) -> str:
+    """Some of the rows, their labels cut."""
+    names = [label if len(label) <= _WIDTH else f"{label[: _WIDTH - 1]}…" for label in labels[:_NAMED]]
+    return ", ".join(names) + (f" and {len(labels) - _NAMED:,} more" if len(labels) > _NAMED else "")
 
 
 def budget(records: Sequence[Record]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Which of a run's settings make a row of the comparison, and which only say where and how it ran."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmlit.results.schema import Record
@@ -56,6 +57,8 @@ def identity(record: Record) -> Identity:
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
     if trials(record) is None:
         config.pop(TRIALS, None)
+    if record.config.get("fit") is False and config.get("checkpoint"):
+        config["checkpoint"] = Path(config["checkpoint"]).name  # its folder is the seed's own
     settings: dict[str, str] = {}
     _flatten(config, "", _prefixes(paths), settings)
     return Identity(choices, settings, facts(record))

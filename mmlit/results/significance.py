@@ -7,17 +7,22 @@ query paired with itself; whole images, with their texts, are drawn anew. The st
 images converges to, the p-value Student's t with as many degrees of freedom as images less one. It is never smaller
 than the smallest that a sign-flip permutation over images can give, 2^(1 − k) if k images differ.
 
-(b) *The methods.* Another training seed may come out otherwise. To the variance of (a) comes each row's variance
-between seeds, less the part of it that is the seeds' meeting with these images (which (a) holds already), over its
-number of seeds. Seeds count as independent draws: the same seed number shares little between two methods.
+(b) *The methods.* Another training seed may come out otherwise. Each row's variance between seeds is added, over its
+number of seeds; the part of it that is the seeds' meeting with these images is in the variance of (a) already and is
+taken out there, where it is known well. Three seeds know their spread badly: a lucky draw of seeds that agree must not
+let a difference pass. So each part of the variance goes with the critical value for its own degrees of freedom. That
+keeps the level whatever the true spreads are, and asks for much where seeds are few and rows are many. Seeds count as
+independent draws: the same seed number shares little between two methods.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlit.results.differences import LEAST_SEEDS, Pairwise
+from mmlit.results import summed_variance
+from mmlit.results.differences import LEAST_SEEDS, LEVEL, Pairwise
 from mmlit.results.paired import Outcome
 from mmlit.results.student import two_sided
 
@@ -27,38 +32,69 @@ _NOTHING = 1e-9
 """Points that an image's gain may be away from 0 by rounding."""
 
 
+class Uncorrected(NamedTuple):
+    """Each pair of rows by itself, (R,R): the difference, its variances and two-sided p-values.
+
+    NaN where there is no such statement. `images` and `parts` split the variances of (a) and (b) by their degrees of
+    freedom.
+    """
+
+    value: Floats
+    image_variance: Floats
+    checkpoints: Floats
+    total_variance: Floats
+    methods: Floats
+    images: dict[float, Floats]
+    parts: dict[float, Floats]
+
+
 def pairwise(outcomes: Sequence[Outcome], queries: Sequence[int]) -> Pairwise:
-    """Test every pair of rows on one metric.
-
-    (b) takes Student's t with Satterthwaite's degrees of freedom over two components, images and seeds. The seeds'
-    component is credited with those of the row of fewer seeds, as if all of it were that row's: which row spreads
-    more cannot be learnt from three seeds each.
-
-    Source: Satterthwaite (1946), "An approximate distribution of estimates of variance components"; Holm (1979).
-    Differs: Welch weighs the rows' degrees of freedom by their estimated variances. In simulation that rejects too
-        often where few seeds spread unequally (tests/results/test_significance.py).
+    """Test every pair of rows on one metric, corrected for all pairs.
 
     Args:
         outcomes: one per row, on the same metric.
         queries: one number per row; rows of equal number ranked the same queries, only these are compared.
     """
+    found = uncorrected(outcomes, queries)
+    checkpoints = corrected(found.checkpoints)
+    # What does not even hold for the checkpoints cannot for the methods, though fewer pairs may be corrected for.
+    methods = np.maximum(corrected(found.methods), checkpoints)
+    level = LEVEL / max(int((np.triu(methods, 1) > LEVEL).sum()), 1)
+    needed = np.maximum(*(summed_variance.critical(level, parts) for parts in (found.images, found.parts)))
+    return Pairwise(
+        value=found.value,
+        image_error=np.sqrt(found.image_variance),
+        checkpoints=checkpoints,
+        total_error=np.sqrt(found.total_variance),
+        methods=methods,
+        needed=np.where(np.isnan(methods), np.nan, needed),
+    )
+
+
+def uncorrected(outcomes: Sequence[Outcome], queries: Sequence[int]) -> Uncorrected:
+    """Test every pair of rows as if it were the only one; arguments as for `pairwise`.
+
+    Source: for (b) Banerjee (1960), see `summed_variance.py`.
+    Differs: Satterthwaite's degrees of freedom would ask for less. They are estimated from the same few seeds, and with
+        three of unequal spread that test rejects several times too often at the small p that Holm's correction asks for
+        (tests/results/test_significance_simulated.py).
+    """
     size = len(outcomes)
-    image_variance, floor = np.full((size, size), np.nan), np.full((size, size), np.nan)
-    freedom_images = np.full((size, size), np.nan)
+    image_variance, floor, freedom = (np.full((size, size), np.nan) for _ in range(3))
     for kind in sorted(set(queries)):
         rows = [i for i, own in enumerate(queries) if own == kind]
         block = np.ix_(rows, rows)
         image_variance[block], floor[block] = _over_images([outcomes[i] for i in rows])
-        freedom_images[block] = outcomes[rows[0]].shares.size - 1
+        freedom[block] = outcomes[rows[0]].shares.size - 1
     np.fill_diagonal(image_variance, np.nan)
     mean = np.array([each.values.mean() for each in outcomes])
     value = np.where(np.isnan(image_variance), np.nan, mean[:, None] - mean)
     value[np.abs(value) < _NOTHING] = 0
-    checkpoints = corrected(np.maximum(two_sided(_ratio(value, image_variance), freedom_images), floor))
-    variance, freedom = _with_seeds(outcomes, image_variance, freedom_images)
-    # What does not even hold for the checkpoints cannot for the methods, though fewer pairs may be corrected for.
-    methods = np.maximum(corrected(two_sided(_ratio(value, variance), freedom)), checkpoints)
-    return Pairwise(value, np.sqrt(image_variance), checkpoints, np.sqrt(variance), freedom, methods)
+    checkpoints = np.maximum(two_sided(_ratio(value, image_variance), freedom), floor)
+    variance, parts = _with_seeds(outcomes, image_variance, freedom)
+    methods = summed_variance.two_sided(np.where(np.isnan(variance), np.nan, value), parts)
+    images = _by_freedom(image_variance, freedom)
+    return Uncorrected(value, image_variance, checkpoints, variance, np.maximum(methods, checkpoints), images, parts)
 
 
 def corrected(probabilities: Floats) -> Floats:
@@ -90,25 +126,35 @@ def _over_images(outcomes: Sequence[Outcome]) -> tuple[Floats, Floats]:
     return variance + variance.T, np.triu(floor) + np.triu(floor, 1).T
 
 
-def _with_seeds(outcomes: Sequence[Outcome], image_variance: Floats, freedom_images: Floats) -> tuple[Floats, Floats]:
-    """For each pair the variance over images and seeds with its degrees of freedom; NaN where seeds are too few."""
-    raw, net, freedom = (np.array(part) for part in zip(*map(_seeds, outcomes), strict=True))
-    variance = image_variance + net[:, None] + net
-    uncertain = np.square(raw[:, None] + raw) / np.minimum(freedom[:, None], freedom)
-    uncertain += np.square(image_variance) / freedom_images
-    # Two equal rows without any spread: t is 0 / 0, and any number of degrees of freedom says so.
-    return variance, np.where(uncertain == 0, 1.0, np.square(variance) / np.where(uncertain == 0, 1.0, uncertain))
+def _with_seeds(
+    outcomes: Sequence[Outcome], image_variance: Floats, freedom_images: Floats
+) -> tuple[Floats, dict[float, Floats]]:
+    """For each pair the variance over images and seeds, NaN where seeds are too few, and its parts by freedom.
+
+    Only where seeds agree better than their meeting with the images explains do the parts sum up to less.
+    """
+    between, meeting, freedom = (np.array(part) for part in zip(*map(_seeds, outcomes), strict=True))
+    added = (between[:, None] + between) - (meeting[:, None] + meeting)
+    own = np.maximum(image_variance - (meeting[:, None] + meeting), 0)
+    parts = _by_freedom(own, freedom_images)
+    for known, share in _by_freedom(between, freedom).items():
+        parts[known] = parts.get(known, 0) + (share[:, None] + share)
+    return image_variance + np.maximum(added, 0), parts
+
+
+def _by_freedom(variance: Floats, freedom: Floats) -> dict[float, Floats]:
+    """Split variances by their degrees of freedom, 0 where they have others."""
+    return {float(known): np.where(freedom == known, variance, 0) for known in np.unique(freedom[freedom > 0])}
 
 
 def _seeds(outcome: Outcome) -> tuple[float, float, float]:
-    """The variance of a row's mean over seeds, the part of it that is not the images', its degrees of freedom."""
-    if not outcome.has_seeds:
-        return 0.0, 0.0, np.inf
+    """The variance of a row's mean between seeds, the part of it that is in the images', its degrees of freedom."""
     number = len(outcome.values)
+    if not outcome.has_seeds:
+        return 0.0, 0.0, 0.0
     if number < LEAST_SEEDS:
-        return np.nan, np.nan, np.nan
-    variance = float(outcome.values.var(ddof=1))
-    return variance / number, max(variance - outcome.residual, 0.0) / number, number - 1.0
+        return np.nan, np.nan, 0.0
+    return float(outcome.values.var(ddof=1)) / number, outcome.residual / number, number - 1.0
 
 
 def _ratio(value: Floats, variance: Floats) -> Floats:

@@ -88,15 +88,16 @@ def _against_baseline(comparison: Comparison) -> list[Grid]:
     if not others:
         return []
     difference = f"difference to {comparison.baseline} ± standard error over"
+    holm = "p is corrected after Holm over all pairs of rows."
     return [
         Grid(
-            f"{CHECKPOINTS} on these queries: {difference} images; p",
+            f"{CHECKPOINTS} on these queries: {difference} images; p. Whole images are drawn anew; {holm}",
             ["row", *(heading for name in DIFFERENCES for heading in (TITLES[name], "p"))],
             [[row.label, *_cells(row, _as_checkpoints)] for row in others],
         ),
         Grid(
-            f"{METHODS}: {difference} seeds and images; p; least difference that would hold",
-            ["row", *(heading for name in DIFFERENCES for heading in (TITLES[name], "p", "least"))],
+            f"{METHODS}: {difference} seeds and images; p; what it would need. Seeds are drawn anew, too; {holm}",
+            ["row", *(heading for name in DIFFERENCES for heading in (TITLES[name], "p", "would need"))],
             [[row.label, *_cells(row, _as_methods)] for row in others],
         ),
     ]
@@ -125,7 +126,7 @@ def _all_pairs(comparison: Comparison) -> list[Grid]:
 def _spread(spread: Spread, *, with_spread: bool) -> str:
     if not with_spread:
         return f"{spread.mean:.1f}"
-    return f"{spread.mean:.1f} ± {'?' if spread.sd is None else f'{spread.sd:.1f}'}"
+    return f"{spread.mean:.1f} ± {'–' if spread.sd is None else f'{spread.sd:.1f}'}"
 
 
 def _cells(row: Row, show: Callable[[Difference | None, str], list[str]]) -> list[str]:
@@ -142,7 +143,7 @@ def _as_methods(difference: Difference | None, metric: str) -> list[str]:
     if difference is None:
         return ["other queries", "", ""]
     if difference.total_error is None or difference.methods is None:
-        return [f"{difference.value:+.1f} ± ?", "?", "?"]
+        return [f"{difference.value:+.1f} ± –", "–", "–"]
     return [
         f"{difference.value:+.1f} ± {difference.total_error:.1f}",
         _probability(difference.methods),

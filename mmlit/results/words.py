@@ -69,27 +69,22 @@ def _as_methods(rows: Named, metric: str) -> str:
     hold = [own for own in rows if own[1].methods_hold]
     lack = [own for own in rows if own[1].methods_hold is False]
     unknown = [own for own in rows if own[1].methods_hold is None]
-    seeds = f"with these seeds {_reach([least(own, metric) for _, own in lack])}"
+    needs = [_need(least(difference, metric)) for _, difference in lack]
     parts = [
         *_ending(hold, "holds", "hold"),
-        *_ending(lack, f"is not shown: {seeds}", f"are not shown: {seeds}"),
+        *_ending(lack, "is not shown", "are not shown", needs),
         *_ending(unknown, "cannot be judged, seeds are too few", "cannot be judged, seeds are too few"),
     ]
     return "; ".join(parts)
 
 
-def _reach(wanted: Sequence[str]) -> str:
-    """What it would have taken for those that are not shown."""
-    possible = sorted((each for each in wanted if each != "none"), key=float)
-    if not possible:
-        return "no difference could have been"
-    reach = " to ".join(dict.fromkeys((possible[0], possible[-1])))
-    rest = len(wanted) - len(possible)
-    return f"it would have taken more than {reach} points" + (f", and for {rest:,} none would do" if rest else "")
+def _need(wanted: str) -> str:
+    return ", no difference would do" if wanted == "none" else f", would need {wanted}"
 
 
-def _ending(rows: Named, one: str, many: str) -> list[str]:
-    names = [f"{label} ({difference.value:+.1f})" for label, difference in rows]
+def _ending(rows: Named, one: str, many: str, more: Sequence[str] | None = None) -> list[str]:
+    more = more or [""] * len(rows)
+    names = [f"{label} ({difference.value:+.1f}{own})" for (label, difference), own in zip(rows, more, strict=True)]
     return [f"{_list(names)} {one if len(names) == 1 else many}"] if names else []
 
 
@@ -106,7 +101,7 @@ def _meaning(comparison: Comparison) -> list[str]:
         "row's seeds are averaged, whole images are drawn anew with their texts. It says nothing of another training "
         "run.",
         "(b) asks whether the methods differ if training is repeated with other seeds: the spread between a row's "
-        "seeds is added, and Student's t allows for how few they are.",
+        "seeds is added, and the fewer seeds there are, the more a difference needs: three need much more than five.",
     ]
     few = [f"{row.label} ({len(row.seeds)})" for row in comparison.rows if _has_too_few_seeds(row)]
     if few:

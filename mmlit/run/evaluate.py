@@ -1,13 +1,12 @@
 """`mmlit evaluate`: runs, checkpoints and published pairs of towers, on any data, by any evaluator."""
 
 import json
-import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from mmlit.configuration.stored import CONF
 from mmlit.evaluation.probe import Probe, ProbeResult
 from mmlit.model import Model, checkpoint_of, load
 from mmlit.results.atomic import write_atomically
+from mmlit.results.entries import fingerprint
 from mmlit.results.evaluations import FILE_NAME as EVALUATION_NAME
 from mmlit.results.provenance import code, environment
 from mmlit.results.record import FILE_NAME, append_evaluation, read_record
@@ -28,62 +28,99 @@ from mmlit.run.fit import run
 from mmlit.run.job import Job, evaluation_job, job_of
 from mmlit.run.parts import make
 
-log = logging.getLogger(__name__)
 #: folder of a run that keeps what it was evaluated on later
 FOLDER = "evaluations"
 #: a published pair: its own projections, and nothing in between
 _PUBLISHED = ("alignment=contrastive", "alignment.image_head=identity", "alignment.text_head=identity")
 
 
-def evaluate(subjects: Sequence[Path], overrides: Sequence[str]) -> list[tuple[Path, dict[str, float]]]:
-    """Evaluates each subject and appends the numbers to its record.
+class Planned(NamedTuple):
+    """A subject, what is to be run, and the folder of the run whose record it belongs to."""
+
+    subject: Path
+    job: Job
+    owner: Path | None
+
+
+def planned(subjects: Sequence[Path], overrides: Sequence[str]) -> list[Planned]:
+    """What is to be evaluated, with all that can be refused before anything runs.
 
     Args:
         subjects: folders of runs, checkpoints, or directories of a CLIP or SigLIP pair as Hugging Face lays them out.
         overrides: Hydra overrides, e.g. `data=flickr8k`, `split=val`, `evaluator=coco_1k`.
 
-    Returns:
-        For each subject the folder of its detailed results, and its metrics.
-
     Raises:
         FileNotFoundError: if a subject does not exist.
-        ValueError: whatever a run refuses; if a folder is neither a run nor a published pair.
+        ValueError: if a folder is neither a run nor a published pair, or an option is wrong.
     """
-    jobs = [_job(Path(subject).expanduser(), overrides) for subject in subjects]  # all of them, before the first runs
-    ended = []
-    for number, (job, owner) in enumerate(jobs, 1):
-        log.info("[%d/%d] %s", number, len(jobs), job.config.checkpoint or job.config.image_encoder.name)
+    found = [_planned(Path(subject).expanduser(), overrides) for subject in subjects]
+    for each in found:
+        if wrong := problems(each.job.plain):
+            raise ValueError("; ".join(wrong))
+        if each.job.config.trainer.devices != 1:  # its other processes would run this command anew
+            raise ValueError(
+                f"trainer.devices={each.job.config.trainer.devices}: mmlit evaluate works on one device; several take "
+                "python train.py fit=false checkpoint=..."
+            )
+    return found
+
+
+def evaluate(each: Planned) -> tuple[Path, dict[str, float]]:
+    """Evaluates one subject and appends the numbers to its record.
+
+    Returns:
+        The folder of its detailed results, and its metrics.
+
+    Raises:
+        ValueError: whatever a run refuses; no folder is left behind.
+    """
+    job, owner = each.job, each.owner
+    try:
         entry = _probe(job) if _is_probe(job) else _retrieve(job)
-        if owner is not None:
-            append_evaluation(owner, {**entry, "folder": job.directory.relative_to(owner).as_posix()})
-        elif _is_probe(job):  # retrieval has written a record
-            name = job.config.checkpoint or f"zero_shot {Path(job.config.image_encoder.name).name}"
-            content = json.dumps({**entry, "folder": name}, indent=2)
-            write_atomically(job.directory / EVALUATION_NAME, f"{content}\n".encode())
-        ended.append((job.directory, entry["metrics"]))
-    return ended
+    finally:
+        _remove_empty(job.directory, within=owner or Path(job.config.paths.outputs))
+    if owner is not None:
+        append_evaluation(owner, {**entry, "folder": job.directory.relative_to(owner).as_posix()})
+    elif _is_probe(job):  # retrieval has written a record
+        name = job.config.checkpoint or f"zero_shot {Path(job.config.image_encoder.name).name}"
+        entry["options"]["weights"] = job.config.checkpoint or job.config.image_encoder.name
+        content = json.dumps({**entry, "folder": name}, indent=2)
+        write_atomically(job.directory / EVALUATION_NAME, f"{content}\n".encode())
+    return job.directory, entry["metrics"]
 
 
-def _job(subject: Path, overrides: Sequence[str]) -> tuple[Job, Path | None]:
-    """What is to be run, and the folder of the run whose record it belongs to."""
+def _remove_empty(folder: Path, *, within: Path) -> None:
+    """A folder in which nothing was written, and those above it that held nothing else, up to `within`."""
+    while folder != within and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _planned(subject: Path, overrides: Sequence[str]) -> Planned:
     if not subject.exists():
         raise FileNotFoundError(f"{subject}: no such run, checkpoint or directory")
     if subject.is_dir() and (subject / "config.json").is_file():
-        return _published_job(subject, overrides), None
+        return Planned(subject, _in_own_folder(_published_job(subject, overrides)), None)
     checkpoint = checkpoint_of(subject)
     config = _compose(overrides)
     OmegaConf.update(config, "checkpoint", str(checkpoint))
     job = evaluation_job(job_of(config))
-    if wrong := problems(job.plain):
-        raise ValueError("; ".join(wrong))
     owner = checkpoint.parent.parent
     if not (owner / FILE_NAME).is_file():
-        return job, None
+        return Planned(subject, _in_own_folder(job), None)
     read_record(owner / FILE_NAME)  # refused now rather than after the work
     plain = {key: value for key, value in job.plain.items() if key != "checkpoint"}
     parts = [job.choices["evaluator"]] if _is_probe(job) else [job.choices["data"], job.choices["evaluator"]]
     name = "-".join([*map(str, parts), config_hash(plain)])
-    return job._replace(folder=owner / FOLDER / name), owner
+    return Planned(subject, job._replace(folder=owner / FOLDER / name), owner)
+
+
+def _in_own_folder(job: Job) -> Job:
+    """A probe's folder, where there is no run that it belongs to, is named by what is asked: it sees no `data`."""
+    if not _is_probe(job):
+        return job
+    name = f"{job.choices['evaluator']}-{job.choices['alignment']}-{config_hash(job.plain)}"
+    return job._replace(folder=Path(job.config.paths.outputs) / name)
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -136,7 +173,7 @@ def _probe(job: Job) -> dict[str, Any]:
         job,
         data=None,
         split=None,
-        scored="full",
+        scored=result.scored,
         protocol=result.protocol,
         counts=result.counts,
         asked=asked,
@@ -151,12 +188,13 @@ def _probe(job: Job) -> dict[str, Any]:
 
 
 def _entry(job: Job, *, asked: str, metrics: dict[str, float], **facts: Any) -> dict[str, Any]:
-    """One entry of a record's `evaluations`; the fingerprint is equal for numbers that may be compared."""
-    rules = {"evaluator": job.choices["evaluator"], **{key: facts[key] for key in ("split", "protocol", "counts")}}
+    """One entry of a record's `evaluations`."""
+    evaluator = str(job.choices["evaluator"])
+    rules = {key: facts[key] for key in ("split", "protocol", "counts")}
     return {
-        "evaluator": job.choices["evaluator"],
+        "evaluator": evaluator,
         **facts,
-        "fingerprint": sha256(json.dumps([rules, asked], sort_keys=True).encode()).hexdigest()[:16],
+        "fingerprint": fingerprint(evaluator=evaluator, asked=asked, **rules),
         "metrics": metrics,
         "options": {"evaluator": job.plain["evaluator"], "data": job.plain["data"]},
         "environment": environment(device=str(_device(job)), threads=torch.get_num_threads()),

@@ -21,7 +21,14 @@ from mmlit.training.checkpoints import load_weights, read_checkpoint
 from mmlit.training.record import ranks_of, record_of
 
 log = logging.getLogger(__name__)
-for noise in ("LeafSpec.*is depr", "is smaller than the log", "exists and is not", "requested to over", "in eval mode"):
+for noise in (
+    "LeafSpec.*is depr",
+    "is smaller than the log",
+    "exists and is not",
+    "requested to over",
+    "in eval mode",
+    "This DataLoader will create",
+):
     warnings.filterwarnings("ignore", message=f".*{noise}")
 for chatty in ("lightning.pytorch", "lightning.fabric"):  # devices that are not there, tips, how loops end
     logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -35,12 +42,12 @@ def run(job: Job) -> Path:
     """
     if wrong := problems(job.plain):
         raise ValueError("; ".join(wrong))
-    job.directory.mkdir(parents=True, exist_ok=True)
     seed_everything(job.config.seed, workers=True, verbose=False)
     parts = build(job)
     cost = _read(job, parts)
+    job.directory.mkdir(parents=True, exist_ok=True)
     if job.config.fit:
-        (job.directory / "result.json").unlink(missing_ok=True)  # a record stands for the weights beside it
+        _set_aside(job)
         cost["fit_seconds"] = _fit(parts)
     start = time.perf_counter()
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
@@ -48,6 +55,14 @@ def run(job: Job) -> Path:
     if parts.trainer.is_global_zero and parts.module.result is not None:
         _write(job, parts, parts.module.result, cost)
     return job.directory
+
+
+def _set_aside(job: Job) -> None:
+    """Removes what an earlier run of this very configuration left: a record stands for the weights beside it."""
+    if job.finished:
+        log.warning("%s holds a finished run of these options: it is replaced", job.directory)
+    for path in (job.directory / "result.json", *job.directory.glob("events.out.tfevents.*")):
+        path.unlink(missing_ok=True)
 
 
 def start(config: DictConfig) -> None:
@@ -73,6 +88,10 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
             "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
             text_encoder.num_truncated, text_encoder.num_texts, text_encoder.spec.max_length,
         )  # fmt: skip
+    for tower in ("image_encoder", "text_encoder"):
+        node = job.config[tower]
+        if job.config.fit and not stored and node.get("freeze") and node.get("weights") is None:
+            log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
     cost = {"features_seconds": _fill(parts)} if parts.features else {}

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmlit.configuration.identity import run_name
 from mmlit.configuration.stored import stored_config
+from mmlit.model import checkpoint_of
 from mmlit.training.checkpoints import read_checkpoint
 
 
@@ -51,6 +52,7 @@ def evaluation_job(job: Job) -> Job:
     """
     if not job.config.checkpoint:
         raise ValueError("fit=false evaluates a checkpoint: name it with checkpoint=...")
+    job.config.checkpoint = str(checkpoint_of(Path(job.config.checkpoint)))  # a run's folder means its checkpoint
     checkpoint = read_checkpoint(job.config.checkpoint)
     stored = OmegaConf.create(stored_config(checkpoint, path=job.config.checkpoint))
     choices = dict(checkpoint["mmlit"]["origin"]["choices"])

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmlit.configuration.binding import locate
 from mmlit.configuration.budget import check_trainer
+from mmlit.configuration.stored import local_directories
 from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
@@ -58,7 +59,12 @@ def build(job: Job) -> Parts:
         optimizer=optimizer,
         schedule=schedule,
         seed=config.seed,
-        origin={"config": job.plain, "choices": job.choices, "rule": _rule(job)},
+        origin={
+            "config": job.plain,
+            "choices": job.choices,
+            "rule": _rule(job),
+            "directories": local_directories(job.plain),
+        },
     )
     data = make(
         config.data,

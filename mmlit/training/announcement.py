@@ -26,7 +26,8 @@ def _splits(trainer: Trainer, data: PairsDataModule) -> Iterator[str]:
         if part in data.readers:
             captions, name = data.readers[part].captions, data.names[part]
             origin = f"set aside from {data.names['train']}" if isinstance(name, int) else name
-            limit = f", limited to {limits[part]} batches" if limits.get(part, 1.0) != 1.0 else ""
+            most = limits.get(part)  # 1.0, a share, is all; 1, a number, is one batch
+            limit = "" if most is None or (isinstance(most, float) and most == 1) else f", limited to {most} batches"
             yield f"{purpose} on {captions.num_images:,} images with {captions.num_texts:,} captions ({origin}{limit})"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlit.layers.weights import load_exactly
 from mmlit.training.module import CHECKPOINT_VERSION
 
 
@@ -40,9 +41,4 @@ def load_weights(module: nn.Module, checkpoint: dict[str, Any], *, path: str | P
     Raises:
         ValueError: listing missing, unexpected and wrongly shaped keys.
     """
-    try:
-        module.load_state_dict(checkpoint["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f"checkpoint={path} does not fit this configuration: {' '.join(str(error).split())}"
-        ) from error
+    load_exactly(module, checkpoint["state_dict"], source=f"checkpoint={path}", dropped=())

@@ -71,7 +71,7 @@ def record_of(
 
 
 def _diagnostics(module: RetrievalModule, data: PairsDataModule, result: RetrievalResult) -> dict[str, float]:
-    """What the embeddings look like, and the temperature that was learned; nothing of a gallery of one."""
+    """What the embeddings look like, and the temperature if one was learned here; nothing of a gallery of one."""
     if min(result.gallery.image_id.numel(), result.gallery.text_id.numel()) < 2:
         return {}
     captions = data.readers["test"].captions
@@ -81,7 +81,7 @@ def _diagnostics(module: RetrievalModule, data: PairsDataModule, result: Retriev
     ids = torch.atleast_1d(result.gallery.text_id).tolist()
     found = diagnose(result.gallery, result.ranking, num_words=torch.tensor([num_words[text] for text in ids]))
     temperature = getattr(module.alignment, "temperature", None)
-    if isinstance(temperature, Temperature):
+    if isinstance(temperature, Temperature) and module.budget.pairs_seen:
         found["temperature"] = math.exp(-temperature.log_scale.item())
     return found
 

@@ -101,6 +101,19 @@ def test_folds_that_do_not_come_out_even_are_refused() -> None:
 def test_another_number_of_images_than_the_protocols_is_refused() -> None:
     with pytest.raises(ValueError, match=r"evaluator\.images=5,000: .* split test of somewhere gave 12"):
         evaluated(random_scores(), images=5000)
+    with pytest.raises(ValueError, match=r"evaluator\.images=5,000: .* split test of somewhere gave 12"):
+        evaluated(random_scores(), split=split_of(torch.arange(5000), torch.arange(25000)), images=5000)
+
+
+def test_another_number_of_images_is_refused_before_anything_is_encoded() -> None:
+    with pytest.raises(ValueError, match=r"evaluator\.images=5,000: .* split test of somewhere gave 12"):
+        evaluator(random_scores(), images=5000).begin(split_of(torch.arange(IMAGES), torch.arange(72)))
+
+
+def test_a_line_is_told_before_the_ranking(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    evaluated(random_scores())
+    assert caplog.messages == ["ranking 12 images x 72 texts"]
 
 
 def test_an_item_that_the_split_does_not_have_is_refused() -> None:

@@ -30,12 +30,16 @@ def fail():
 
 
 def test_a_failed_job_does_not_stop_the_others(tmp_path):
-    def touch():
+    def meet():
+        """Ends once two processes have been here, so that both must run at once."""
         print("hello")
         (tmp_path / str(os.getpid())).touch()
+        until = time.monotonic() + 60
+        while len([path for path in tmp_path.iterdir() if path.name.isdigit()]) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
 
     watcher = Silent()
-    ended = run_all(works(tmp_path, fail, touch, touch), parallel=2, watcher=watcher)
+    ended = run_all(works(tmp_path, fail, meet, meet), parallel=2, watcher=watcher)
     outcomes = {outcome.name: outcome.error for outcome in ended}
     assert outcomes["job0"] == "ValueError: temperature must be > 0, got 0"
     assert outcomes["job1"] is None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmlit.results.differences import Pairwise
-from mmlit.results.paired import Hits, Queries
+from mmlit.results.paired import Hits, Outcome, Queries
 from mmlit.results.ranks import Ranks
 
 NUM_IMAGES, TEXTS_PER_IMAGE = 120, 3
@@ -75,6 +75,37 @@ def drawn_rows(
     return rows
 
 
+def normal_rows(
+    generator: np.random.Generator, seeds: Sequence[int], spreads: Sequence[float], *, tables: int
+) -> list[list[Outcome]]:
+    """Draw many tables of equally good rows, in points of rsum, from normal distributions.
+
+    What the images add to a difference between two rows has variance 5; the seed on these images moves one seed's value
+    by variance 2, each seed by itself by its row's spread.
+
+    Args:
+        generator: draws.
+        seeds: number of seeds of each row.
+        spreads: each row's standard deviation between seeds.
+        tables: how many.
+
+    Returns:
+        The rows of each table.
+    """
+    n = 60
+    columns = []
+    for number, spread in zip(seeds, spreads, strict=True):
+        own = generator.normal(size=(tables, 1, n)) * np.sqrt(2.5 * n)
+        meeting = generator.normal(size=(tables, number, n)) * np.sqrt(2.0 * n)
+        gains = (own + meeting + spread * generator.normal(size=(tables, number, 1))) / n
+        influence = gains - gains.mean(axis=2, keepdims=True)
+        mean = influence.mean(axis=1)
+        residual = np.square(influence - mean[:, None]).sum(axis=(1, 2)) * n / (n - 1) / (number - 1)
+        parts = (gains.sum(axis=2), gains.mean(axis=1), mean, residual)
+        columns.append([Outcome(*each) for each in zip(*parts, strict=True)])
+    return [list(rows) for rows in zip(*columns, strict=True)]
+
+
 def no_pairs(size: int) -> Pairwise:
     """A table of `size` rows none of which ranked the same queries."""
     return Pairwise(*(np.full((size, size), np.nan) for _ in Pairwise._fields))
@@ -84,7 +115,7 @@ def equal_pairs(size: int, *, checkpoints: float, methods: float) -> Pairwise:
     """Row i is i points better than the first, every pair with the same p-values and an error of 1 point."""
     place = np.arange(size, dtype=np.float64)
     value = place[:, None] - place
-    full = [np.full((size, size), number) for number in (1.0, checkpoints, 1.0, 5.0, methods)]
+    full = [np.full((size, size), number) for number in (1.0, checkpoints, 1.0, methods, 5.0)]
     for table in (value, *full):
         np.fill_diagonal(table, np.nan)
     return Pairwise(value, *full)

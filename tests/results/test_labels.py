@@ -42,6 +42,14 @@ def test_settings_are_named_where_equal_choices_differ_in_them() -> None:
     assert labels(only) == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
 
 
+def test_what_goes_without_saying_is_not_said() -> None:
+    rows = [one(alignment=name, image_encoder="mobilenet_v2") for name in ("projection", "joint")]
+    rows.append(one(alignment="zero_shot", image_encoder="clip"))
+    assert labels(rows, {"image_encoder": "mobilenet_v2"}) == ["projection", "joint", "zero_shot, image_encoder=clip"]
+    same = [one(alignment="joint", image_encoder=name) for name in ("mobilenet_v2", "clip")]
+    assert labels(same, {"image_encoder": "mobilenet_v2"}) == ["joint", "clip"]
+
+
 def test_what_was_measured_is_named_only_as_far_as_needed() -> None:
     rows = [one({"split": split, "gallery": split}, alignment="joint") for split in ("val", "test")]
     assert labels(rows) == ["split=val", "split=test"]

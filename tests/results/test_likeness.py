@@ -8,6 +8,7 @@ import pytest
 from results.made_rows import HALF, QUARTER, setting
 
 from mmlit.results.compare import compare
+from mmlit.results.likeness import differs
 
 MakeRun = Callable[..., Path]
 
@@ -36,6 +37,34 @@ def test_unlike_rows_are_refused_unless_told_otherwise(
         compare([tmp_path])
     notes = compare([tmp_path], allow_unlike=True).notes
     assert any(note.startswith("Unlike rows: ") for note in notes)
+
+
+def test_many_long_labels_are_cut_and_counted() -> None:
+    """What `mmlit compare outputs` over everything finds must be read at a glance."""
+    labels = [f"alignment {i}, {'x' * 200}" for i in range(300)]
+    told = differs("split", {"test": labels, "val": labels[:5], "all": [labels[0][:60]]})
+    first = f"alignment 0, {'x' * 46}…"
+    assert told.startswith(f"split differs: test in {first}, alignment 1, ")
+    assert "… and 295 more; val in " in told
+    assert told.endswith(f"; all in {labels[0][:60]}")
+    assert len(told) < 800
+    many = differs("gallery", {f"gallery {i}": ["joint"] for i in range(7)})
+    assert many.endswith("gallery 4 in joint; and 2 more values")
+
+
+def test_respects_follow_one_another_and_end_with_what_to_do(make_run: MakeRun, tmp_path: Path) -> None:
+    def elsewhere(record: dict[str, Any]) -> None:
+        record["split"] = "val"
+        record["budget"]["pairs_seen"] = 1
+
+    make_run("a", alignment="joint")
+    make_run("b", alignment="projection", change=elsewhere)
+    with pytest.raises(ValueError, match="unlike rows") as refusal:
+        compare([tmp_path])
+    assert str(refusal.value) == (
+        "unlike rows: split differs: test in joint; val in projection. pairs seen differs: 40,960 in joint; 1 in "
+        "projection. Name the folders that belong together, or compare them all the same with --allow-unlike"
+    )
 
 
 def test_other_queries_are_not_paired(make_run: MakeRun, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from results.made_rows import drawn_rows, random_ranks
 from mmlit.results.differences import LEVEL, Difference
 from mmlit.results.paired import Outcome, hits_of, outcome_of
 from mmlit.results.significance import corrected, pairwise
-from mmlit.results.student import two_sided
 
 
 def outcome(gains: object, values: object = (0.0, 0.0, 0.0), residual: float = 0.0, untrained: bool = False) -> Outcome:
@@ -78,8 +77,8 @@ def test_both_errors_by_hand() -> None:
     assert found.image_error[0, 1] == pytest.approx(28.8675, abs=1e-4)
     # 833.33 over images, and (36 - 4) / 3 over seeds
     assert found.total_error[0, 1] == pytest.approx((2500 / 3 + 32 / 3) ** 0.5)
-    # Satterthwaite: 844² / (833.33² / 3 + 12² / 2)
-    assert found.freedom[0, 1] == pytest.approx(844**2 / ((2500 / 3) ** 2 / 3 + 12**2 / 2))
+    # Student's printed 5 % of 3 degrees of freedom for the four images, less 4 / 3, and of 2 for the three seeds
+    assert found.needed[0, 1] == pytest.approx(((2500 / 3 - 4 / 3) * 3.18245**2 + 12 * 4.30265**2) ** 0.5, rel=1e-5)
 
 
 def test_seeds_that_agree_more_than_images_explain_add_nothing() -> None:
@@ -117,9 +116,7 @@ def test_the_least_difference_is_where_a_pair_begins_to_hold() -> None:
     assert difference is not None
     assert difference.least is not None
     for factor, holds in ((0.99, False), (1.01, True)):
-        move = factor * difference.least - difference.value
-        moved = rows[2]._replace(values=rows[2].values + move, shares=rows[2].shares + move / rows[2].shares.size)
-        (_, found) = pairwise([rows[1], moved], [0, 0]).against(0)
+        (_, found) = pairwise([rows[1], moved_to(rows[2], difference, factor)], [0, 0]).against(0)
         assert found is not None
         assert found.methods_hold is holds
     # In a table, Holm's correction asks more of the pairs that are left: ten, less the four that hold.
@@ -128,7 +125,14 @@ def test_the_least_difference_is_where_a_pair_begins_to_hold() -> None:
     in_table = whole.against(1)[2]
     assert in_table is not None
     assert in_table.least is not None
-    assert 6 * two_sided(in_table.least / whole.total_error[1, 2], whole.freedom[1, 2]) == pytest.approx(LEVEL)
+    alone = pairwise([rows[1], moved_to(rows[2], in_table)], [0, 0])
+    assert 6 * alone.methods[0, 1] == pytest.approx(LEVEL, rel=1e-3)
+
+
+def moved_to(row: Outcome, difference: Difference, factor: float = 1.0) -> Outcome:
+    """The row moved until its difference is what (b) would need, or `factor` times that."""
+    move = factor * (difference.least or 0.0) - difference.value
+    return row._replace(values=row.values + move, shares=row.shares + move / row.shares.size)
 
 
 def test_rows_of_other_queries_are_no_pair() -> None:

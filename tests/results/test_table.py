@@ -70,9 +70,8 @@ def test_sentences_keep_checkpoints_and_methods_apart() -> None:
     )
     assert sentences[2].startswith("(a) These checkpoints, t2i R@1 against projection: ")
     assert sentences[3] == (
-        "(b) The methods, rsum against projection: joint (+12.3) holds; contrastive (+4.3) and cross (-1.2) are not "
-        "shown: with these seeds it would have taken more than 4.5 to 6.5 points; one (+5.0) cannot be judged, seeds "
-        "are too few."
+        "(b) The methods, rsum against projection: joint (+12.3) holds; contrastive (+4.3, would need 4.5) and cross "
+        "(-1.2, would need 6.5) are not shown; one (+5.0) cannot be judged, seeds are too few."
     )
     assert sentences[6] == "All 10 pairs of rows, rsum: 10 hold as checkpoints (a), 0 as methods (b)."
     assert "corrected after Holm for all pairs of rows, is at most 0.05" in sentences[7]
@@ -90,15 +89,20 @@ def test_too_few_seeds_are_said_and_not_judged() -> None:
     assert "Too few seeds for (b), which needs 3: projection (2) and joint (2)." in sentences[-1]
 
 
+def test_captions_say_what_is_drawn_anew_and_what_p_is_corrected_for() -> None:
+    _, checkpoints, methods, _ = grids(comparison(row("joint", difference=HOLDS)), with_spread=set())
+    corrected = "p is corrected after Holm over all pairs of rows."
+    assert checkpoints.title.endswith(f"± standard error over images; p. Whole images are drawn anew; {corrected}")
+    assert methods.title.endswith(f"what it would need. Seeds are drawn anew, too; {corrected}")
+    assert methods.headings[:4] == ["row", "rsum", "p", "would need"]
+
+
 def test_a_difference_that_cannot_be_is_none() -> None:
     """With few seeds and many rows, more would be asked than the metric's range."""
     beyond, within = (Difference(3.0, 0.9, 0.01, 9.0, 0.9, least) for least in (123.0, 99.94))
     lines = findings(comparison(row("joint", difference=beyond), row("cross", difference=within)))
-    assert lines[3].endswith("with these seeds it would have taken more than 100.0 to 123.0 points.")
-    assert lines[4].endswith("with these seeds it would have taken more than 100.0 points, and for 1 none would do.")
-    assert findings(comparison(row("joint", difference=beyond)))[4].endswith(
-        "joint (+3.0) is not shown: with these seeds no difference could have been."
-    )
+    assert lines[3].endswith("joint (+3.0, would need 123.0) and cross (+3.0, would need 100.0) are not shown.")
+    assert lines[4].endswith("joint (+3.0, no difference would do) and cross (+3.0, would need 100.0) are not shown.")
     assert "| joint | +3.0 ± 9.0 | 0.900 | 123.0 | +3.0 ± 9.0 | 0.900 | none |" in markdown(
         comparison(row("joint", difference=beyond))
     )
@@ -144,7 +148,7 @@ def test_markdown_cells() -> None:
         "joint": "+12.3 ± 1.3 | 0.013 | ",
         "cross": "-1.2 ± 1.3 | 1 | 6.5",
         "contrastive": "+4.3 ± 2.1 | 0.051 | 4.5",
-        "one": "+5.0 ± ? | ? | ?",
+        "one": "+5.0 ± – | – | –",
     }
     for each in (cells, cells_of_methods):
         for label, cell in each.items():
@@ -172,7 +176,7 @@ def test_all_pairs_are_set_against_one_another() -> None:
 
 
 def test_one_seed_has_no_spread_in_the_table() -> None:
-    assert "| projection | 1 | 0.3 ± ? |" in markdown(comparison(n=1))
+    assert "| projection | 1 | 0.3 ± – |" in markdown(comparison(n=1))
 
 
 @pytest.mark.parametrize("label", ["a|b", "a\nb", "a\\|b", "<b>&", "[x](y)", "`a`", "*a*", "_a_", "~~a~~"])

@@ -68,11 +68,18 @@ def test_a_published_pair_stands_in_the_table_with_trained_runs(run, scenes, tmp
     assert told["choices"]["alignment"] == "zero_shot"
     assert told["budget"] == {"epochs": 0, "steps": 0, "pairs_seen": 0}
     assert told["selection"] == "published weights"
+    assert "temperature" not in told["diagnostics"], "no temperature was learned here"
+    assert "temperature" in record(run)["diagnostics"]
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "outputs")]) == 0
     out = capsys.readouterr().out
     assert "zero_shot" in out
     assert "contrastive" in out
+    entry_like_it = ["evaluate", str(run), f"data.root={scenes}", "--evaluator", "retrieval"]
+    assert main(entry_like_it) == 0
+    assert main(["compare", str(tmp_path / "outputs"), "--evaluation", "retrieval"]) == 0
+    (table,) = (tmp_path / "outputs").glob("retrieval.md")
+    assert f"| rsum | {record(run)['metrics']['rsum']:.1f} | {told['metrics']['rsum']:.1f} |" in table.read_text()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,9 @@ def test_a_published_pair_stands_in_the_table_with_trained_runs(run, scenes, tmp
         (["gone"], "gone: no such run, checkpoint or directory"),
         (["."], "no folder of a finished run"),
         (["RUN", "--evaluator", "coco_5k"], "evaluator.images=5,000: this protocol ranks that many, split test"),
+        (["RUN", "--evaluator", "coco5k"], "evaluator=coco5k: no such choice; did you mean coco_5k?; there are: aro_"),
+        (["RUN", "--data", "nosuch"], "data=nosuch: no such choice; there are: coco2014, "),
+        (["RUN", "trainer=ddp"], "mmlit evaluate works on one device"),
         (["RUN", "seed=3"], "seed belongs to the training of a checkpoint"),
         (["RUN", "evaluator.foldz=2"], "evaluator.foldz: no such option; did you mean evaluator.folds?"),
         (["split=val"], "evaluate needs a run's folder"),
@@ -95,6 +105,46 @@ def test_wrong_input_is_one_line_and_costs_no_record(run, capsys, arguments, mes
     assert message in err
     assert err.count("\n") == 1
     assert record(run) == before
+    assert not (run / "evaluations").exists(), "nothing was found that a folder could hold"
+
+
+def test_one_that_is_refused_does_not_stop_the_others(run, train, tmp_path, capsys):
+    assert train("alignment=joint", "trainer.max_epochs=1").code == 0
+    runs = sorted((path.parent for path in tmp_path.rglob("result.json")), key=lambda folder: folder != run)
+    curve = ["--evaluator", "rerank_curve", "evaluator.rerank_ks=[0,8]"]
+    assert main(["evaluate", *map(str, runs), *curve]) == 2
+    told = capsys.readouterr()
+    assert "rerank8_rsum" in told.out
+    first, second = told.err.splitlines()[-2:]
+    assert first == "mmlit: 1 of 2 were refused"
+    assert second.startswith(f"  {run}: ")
+    assert "Contrastive has no cheap score to find candidates with" in second
+    assert [len(record(folder).get("evaluations", [])) for folder in runs] == [0, 1]
+    assert not (run / "evaluations").exists()
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(runs[1]), "gone", *curve])
+    assert "rerank8_rsum" not in capsys.readouterr().out, "a wrong path stops everything at once"
+
+
+def test_the_help_lists_evaluators_and_data(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    out = capsys.readouterr().out
+    assert "    winoground         Winoground: which of two captions" in out
+    assert "coco_karpathy" in out
+
+
+def test_a_probe_of_a_published_pair_lies_in_a_folder_of_its_own(scenes, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    pair = publish(tmp_path / "pair", "clip")
+    folders = [f"evaluator.annotations={scenes}/sugarcrepe/test", f"evaluator.images={scenes}/test2017"]
+    outputs = [f"paths.outputs={tmp_path / 'outputs'}", "text_encoder.max_length=40"]
+    assert main(["evaluate", str(pair), "--evaluator", "scenes_probe", *folders, *outputs]) == 0
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert folder.name.startswith("scenes_probe-zero_shot-")
+    assert any(line.startswith("asking ") and line.endswith(" pictures") for line in caplog.messages)
+    assert main(["compare", str(folder), "--evaluation", "scenes_probe"]) == 0
+    assert "zero_shot pair" in capsys.readouterr().out
 
 
 def test_other_models_than_pairs_are_refused(tmp_path, capsys):
@@ -154,3 +204,17 @@ def test_a_dual_encoder_has_no_curve(run, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", str(run), "--evaluator", "rerank_curve"])
     assert "Contrastive has no cheap score to find candidates with" in capsys.readouterr().err
+
+
+def test_a_table_of_evaluations_has_seeds_and_tests(train, tmp_path):
+    """What docs/evaluation.md says of differences on other data."""
+    for seed in (0, 1):
+        assert train("alignment=contrastive,projection", f"seed={seed}", "trainer.max_epochs=1", "-m").code == 0
+    runs = sorted(str(path.parent) for path in tmp_path.rglob("result.json"))
+    assert len(runs) == 4
+    assert main(["evaluate", *runs, "--split", "val"]) == 0
+    folders = map(str, (tmp_path / "outputs").glob("*/evaluations/scenes-retrieval-*"))
+    assert main(["compare", *folders, "--output", str(tmp_path)]) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert "checkpoint=" not in table, "where a seed's weights lie makes no row"
+    assert "| contrastive |" in table

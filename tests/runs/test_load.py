@@ -1,13 +1,18 @@
 """`mmlit.load`: a trained model in Python."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from layers.published import publish
 from PIL import Image
 
 import mmlit
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -74,11 +79,11 @@ def test_wrong_arguments_are_refused(checkpoint):
     model = mmlit.load(checkpoint)
     with pytest.raises(ValueError, match="texts must be a list"):
         model.encode_texts("a red circle")
-    with pytest.raises(ValueError, match="images must be a list"):
+    with pytest.raises(ValueError, match="images must be a list with something in it, got an empty one"):
         model.encode_images([])
-    with pytest.raises(ValueError, match="not a readable picture"):
+    with pytest.raises(ValueError, match=r"not a readable picture: of no format that Pillow knows$"):
         model.encode_images([b"x"])
-    with pytest.raises(ValueError, match="an image must be a path, a file's bytes or a PIL picture, got Tensor"):
+    with pytest.raises(ValueError, match=r"an image must be a path, .*fromarray makes one of an array.*, got Tensor"):
         model.encode_images([torch.zeros(3, 32, 32)])
     with pytest.raises(ValueError, match="a text must be a string, got 1"):
         model.encode_texts([1])
@@ -86,3 +91,38 @@ def test_wrong_arguments_are_refused(checkpoint):
         model.encode_texts(["a"], batch_size=0)
     with pytest.raises(ValueError, match="image must be what encode_images gave, got list"):
         model.score(["a.jpg"], model.encode_texts(["a"]))
+
+
+def test_a_tower_is_found_from_another_folder_than_that_of_the_training(scenes, tmp_path, monkeypatch):
+    """In a process of its own: tokenizers that have worked do not survive a fork."""
+    publish(tmp_path / "towers" / "bert", "bert")
+    command = [
+        sys.executable, str(ROOT / "train.py"), "text_encoder=bert", "text_encoder.name=towers/bert",
+        "text_encoder.max_length=16", "image_encoder.dim=32", "alignment.dim=32", "data.batch_size=16",
+        f"data.root={scenes}", "trainer.max_epochs=1",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=200)
+    (run,) = (path.parent for path in tmp_path.rglob("result.json"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(mmlit.load(run).encode_texts(["a cat", "a dog"]).pooled) == 2
+    (tmp_path / "towers").rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"name=.*towers.bert is no directory"):
+        mmlit.load(run)
+
+
+def test_a_configuration_without_a_part_is_told(checkpoint):
+    stored = torch.load(checkpoint, weights_only=True)
+    del stored["mmlit"]["origin"]["config"]["alignment"]
+    torch.save(stored, checkpoint)
+    with pytest.raises(ValueError, match=r"best\.ckpt: its configuration has no alignment"):
+        mmlit.load(checkpoint)
+
+
+def test_weights_of_another_alignment_are_told_briefly(checkpoint):
+    stored = torch.load(checkpoint, weights_only=True)
+    stored["state_dict"] = {key: value for key, value in stored["state_dict"].items() if "alignment" not in key}
+    torch.save(stored, checkpoint)
+    with pytest.raises(ValueError, match=r"does not fit the model, keys: \d+ missing \(alignment") as told:
+        mmlit.load(checkpoint)
+    assert len(str(told.value)) < 600

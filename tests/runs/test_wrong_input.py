@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WRONG = [
     (["alignment.temprature=1"], "alignment.temprature: no such option; did you mean alignment.temperature?"),
-    (["aligment=joint"], "aligment"),
-    (["alignment=jiont"], "jiont"),
+    (["aligment=joint"], "aligment: no such option; did you mean alignment?"),
+    (["alignment=jiont"], "alignment=jiont: no such choice; did you mean joint?; there are: attention_fusion, "),
+    (["trainer.limit_test_batches=2"], "what its class takes beside them is added with +trainer.limit_test_batches="),
     (["data.batch_size=many"], "data.batch_size: input should be a valid integer"),
     (["data.batch_size=0"], "data.batch_size must be >= 1, got 0"),
     (["optimizer.lr=-1"], "Invalid learning rate: -1"),
@@ -38,7 +39,7 @@ WRONG = [
     (["split=tset"], "split 'tset'"),
     (["split=val"], "split=val is what training or selection uses"),
     (["fit=false"], "fit=false evaluates a checkpoint: name it with checkpoint=..."),
-    (["fit=false", "checkpoint=none.ckpt"], "checkpoint=none.ckpt: no such file"),
+    (["fit=false", "checkpoint=none.ckpt"], "none.ckpt: no such run or checkpoint"),
     (["fit=maybe"], "fit: input should be a valid boolean"),
     (["seed=x"], "seed: input should be a valid integer"),
     (["alignment=joint", "alignment.match_weight=-1"], "match_weight must be >= 0, got -1"),
@@ -49,7 +50,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("overrides", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_wrong_input_is_one_line(train, overrides, message):
+def test_wrong_input_is_one_line_and_leaves_no_folder(train, tmp_path, overrides, message):
     extra = ["alignment.dim=16"] if "identity" in overrides[0] else []
     ended = train(*overrides, *extra)
     assert ended.code == 2
@@ -57,6 +58,37 @@ def test_wrong_input_is_one_line(train, overrides, message):
     assert message in ended.err
     assert ended.err.count("\n") == 1, ended.err
     assert "Traceback" not in ended.out + ended.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_that_is_not_there_is_told(train):
+    ended = train("--config-dir", str(ROOT / "sweeps"), "--config-name", "alignment", small=False)
+    assert ended.code == 2
+    assert "did you mean alignments?; there are: alignments, flickr8k, " in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_second_run_of_the_same_options_says_that_it_replaces_the_first(train, tmp_path):
+    first = train("alignment=projection")
+    events = len(list(tmp_path.rglob("events.out.tfevents.*")))
+    second = train("alignment=projection")
+    assert "is replaced" not in first.out + first.err
+    assert "holds a finished run of these options: it is replaced" in second.out + second.err
+    assert len(list(tmp_path.rglob("events.out.tfevents.*"))) == events > 0
+
+
+def test_a_frozen_random_tower_is_told(train):
+    ended = train("image_encoder.freeze=true")
+    assert "image_encoder is frozen with random weights" in ended.out + ended.err
+    assert "random weights" not in (other := train()).out + other.err
+
+
+def test_fit_false_takes_a_folder_of_a_run_and_a_limit_is_told(train, tmp_path):
+    assert train("trainer.max_epochs=1").code == 0
+    (folder,) = (path.parent for path in tmp_path.rglob("result.json"))
+    ended = train("fit=false", f"checkpoint={folder}", "+trainer.limit_test_batches=1", small=False)
+    assert ended.code == 0, ended.err
+    assert "limited to 1 batches" in ended.out
 
 
 def test_a_gpu_that_is_not_there_is_told(train):

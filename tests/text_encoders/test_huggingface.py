@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +305,20 @@ def test_damaged_directory(folder: Path, file: str, content: bytes) -> None:
         ("/no/such/directory", "is no directory$"),
         ("./misspelt", "is no directory$"),
         ("models/of/mine", "is no directory$"),
+        ("models/bret", r"is no directory; did you mean models/bert\?$"),
     ],
 )
-def test_neither_directory_nor_hub(name: str, message: str, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+def test_neither_directory_nor_hub(
+    name: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: Any,
+) -> None:
+    """A name that can only mean a directory never goes to the hub, where it may be somebody else's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "bert").mkdir(parents=True)
     with pytest.raises(ValueError, match=f"name={name} {message}") as told:
         _encoder(name)
     assert "\n" not in str(told.value)
@@ -353,3 +365,21 @@ def test_fingerprint_knows_pooling_and_tokenizer(tiny_bert: str, folder: Path) -
         _encoder(folder).fingerprint(),
     }
     assert len(prints) == 3
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_beside_the_weights_is_never_run(
+    folder: Path, file: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Trap 35: nor is the user asked, who may say yes."""
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()\nclass C: pass\n")
+    entry = {"AutoConfig": "evil.C"} if file == "config.json" else {"AutoTokenizer": ["evil.C", "evil.C"]}
+    change(folder / file, auto_map=entry, **({"model_type": "evil"} if file == "config.json" else {}))
+    if file == "tokenizer_config.json":
+        change(folder / file, tokenizer_class="C")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    with suppress(ValueError) if file == "tokenizer_config.json" else pytest.raises(ValueError, match="cannot be read"):
+        _encoder(folder)  # a fast tokenizer needs no class of its own
+    assert not (folder / "ran").exists()
+    assert not asked

@@ -1,0 +1,26 @@
+"""What makes a row of the comparison."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmlit.results.rows import find_runs, group_runs
+
+
+@pytest.mark.parametrize(
+    ("fit", "files", "rows"),
+    [
+        (False, ("outputs/seed0/best.ckpt", "outputs/seed1/best.ckpt"), 1),  # seeds that were evaluated later
+        (False, ("outputs/seed0/best.ckpt", "outputs/seed1/last.ckpt"), 2),
+        (True, ("outputs/small/best.ckpt", "outputs/large/best.ckpt"), 2),  # what training began with
+    ],
+)
+def test_later_evaluations_of_seeds_are_one_row(
+    make_run: Callable[..., Path], fit: bool, files: tuple[str, str], rows: int
+) -> None:
+    for seed, file in enumerate(files):
+        path = make_run(
+            str(seed), seed=seed, change=lambda record, file=file: record["config"].update(fit=fit, checkpoint=file)
+        )
+    assert len(group_runs(find_runs([path.parent]))[0]) == rows
