@@ -122,7 +122,11 @@ def evaluation_markdown(table: EvaluationTable) -> str:
 
 def _cells(table: EvaluationTable) -> list[list[str]]:
     cells = [[metric, *(_cell(row.get(metric)) for row in table.rows.values())] for metric in table.metrics]
-    return [["scored", *table.scored.values()], *cells] if len(set(table.scored.values())) > 1 else cells
+    # How many runs a row's mean is of: one that was not evaluated is not in it.
+    head = [["n", *(str(max(spread.n for spread in row.values())) for row in table.rows.values())]]
+    if len(set(table.scored.values())) > 1:
+        head.append(["scored", *table.scored.values()])
+    return [*head, *cells]
 
 
 def _cell(spread: Spread | None) -> str:

@@ -56,6 +56,11 @@ def test_mean_and_spread_of_each_row(runs: Path) -> None:
     assert "7,511 items" in table.about
 
 
+def test_a_run_that_was_not_evaluated_is_not_counted(runs: Path, make_run: Make) -> None:
+    make_run("joint2", alignment="joint", seed=2)
+    assert "| n | 2 | 2 |" in evaluation_markdown(evaluations([runs], "sugarcrepe"))
+
+
 def test_rows_that_were_asked_different_things_are_refused(runs: Path, make_run: Make) -> None:
     """Trap 11."""
     other = make_run("other", alignment="other")
