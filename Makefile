@@ -18,7 +18,7 @@ setup: .venv/installed  ## make .venv and install the pinned requirements and th
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-compare: setup  ## run the comparison of the four alignments (12 to 15 minutes on 2 cores) and print its table
+compare: setup  ## run the comparison of the four alignments (about 12 minutes on 2 cores) and print its table
 	$(BIN)/mmlit data scenes --root data/scenes
 	$(BIN)/python train.py --config-dir sweeps --config-name alignments
 	$(BIN)/mmlit compare outputs/alignments

@@ -1,6 +1,6 @@
 """Which image, which caption, in which order: functions of (seed, epoch, id) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,10 +31,15 @@ class TrainingRows(Dataset[Row]):
         return self.captions.num_images
 
     def __getitem__(self, key: tuple[int, int] | int) -> Row:
-        image, epoch = key if isinstance(key, tuple) else (key, 0)
-        texts = self.captions.texts_of(image)
-        draw = uniform(self.seed, epoch, int(self.captions.image_id[image]))
-        return Row(image, (texts[int(draw * len(texts))],))
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Row]:
+        """The rows of a batch: their draws are made together, which a loader asks for where it is offered."""
+        images, epochs = zip(*(key if isinstance(key, tuple) else (key, 0) for key in keys), strict=True)
+        ids = torch.from_numpy(self.captions.image_id[list(images)])
+        draws = uniform(self.seed, torch.tensor(epochs), ids).tolist()
+        texts = map(self.captions.texts_of, images)
+        return [Row(image, (own[int(draw * len(own))],)) for image, own, draw in zip(images, texts, draws, strict=True)]
 
 
 class EvaluationRows(Dataset[Row]):

@@ -34,6 +34,8 @@ class FusionEncoder(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         layer = nn.TransformerDecoderLayer(dim, num_heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
+        # BERT's layers, which ALBEF's are, have no dropout on the widened vectors, whose draws would cost a CPU most.
+        layer.dropout.p = 0.0
         self.layers = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(dim))
 
     def forward(self, image: Encoded, text: Encoded) -> Tensor:

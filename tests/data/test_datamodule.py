@@ -93,6 +93,14 @@ def test_captions_are_drawn_evenly(three_splits):
     assert np.bincount(np.array(drawn) - min(drawn)).min() > 150
 
 
+def test_rows_asked_for_together_are_those_asked_for_one_by_one(three_splits):
+    data = module(three_splits)
+    data.setup("fit")
+    rows = TrainingRows(captions=data.readers["train"].captions, seed=0)
+    keys = [(image, epoch) for epoch in (0, 3) for image in range(len(rows))]
+    assert rows.__getitems__(keys) == [rows[key] for key in keys]
+
+
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_devices_share_the_same_global_batches(drop_last):
     one = list(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last))
