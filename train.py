@@ -1,20 +1,25 @@
 """Trains and evaluates one point of the grid, or a sweep: `python train.py --help`."""
 
 import sys
+from contextlib import nullcontext
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mmlit.cli import one_line_errors, training_help
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     """Imports what is heavy only after the command line has been understood."""
-    from mmlit.run.fit import start
+    from mmlit.run.start import start
 
-    with one_line_errors("train.py"):  # inside the job, since Hydra says something of its own about what leaves it
-        start(config)
+    # Inside the job of a single run, since Hydra says something of its own about what leaves it.
+    alone = HydraConfig.get().mode == RunMode.RUN
+    with one_line_errors("train.py") if alone else nullcontext():
+        return start(config)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ TOP_LEVEL: dict[str, Any] = {
     "checkpoint": str | None,
     "split": str | None,
     "trials": int | None,
+    "resume_minutes": float,
 }
 #: keys of Hydra's own in a node that names a class
 SPECIAL = ("_target_", "_partial_", "_convert_", "_args_", "_recursive_")

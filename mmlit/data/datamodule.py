@@ -10,7 +10,15 @@ from torch.utils.data import DataLoader
 from mmlit.contracts import ImageSpec
 from mmlit.data.captions import Captions
 from mmlit.data.reader import BatchReader, Tokenize, tokenize_all
-from mmlit.data.sampling import EpochSampler, EvaluationRows, Row, ShareSampler, TrainingRows, held_out
+from mmlit.data.sampling import (
+    EpochLoader,
+    EpochSampler,
+    EvaluationRows,
+    Row,
+    ShareSampler,
+    TrainingRows,
+    held_out,
+)
 
 
 class OpenSource(Protocol):
@@ -108,7 +116,8 @@ class PairsDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return self._loader(TrainingRows(captions=reader.captions, seed=self.seed), sampler, reader, self.drop_last)
+        rows = TrainingRows(captions=reader.captions, seed=self.seed)
+        return self._loader(rows, sampler, reader, self.drop_last, kind=EpochLoader)
 
     def val_dataloader(self) -> DataLoader[Row]:
         """The selection split, this device's share."""
@@ -161,8 +170,8 @@ class PairsDataModule(LightningDataModule):
         sampler = ShareSampler(size=reader.captions.num_images, rank=rank, world_size=world_size)
         return self._loader(EvaluationRows(captions=reader.captions), sampler, reader, False)
 
-    def _loader(self, rows, sampler, reader: BatchReader, drop_last: bool) -> DataLoader[Row]:  # type: ignore[no-untyped-def]
-        return DataLoader(
+    def _loader(self, rows, sampler, reader: BatchReader, drop_last: bool, kind=DataLoader) -> DataLoader[Row]:  # type: ignore[no-untyped-def]
+        return kind(
             rows,
             batch_size=self.batch_size,
             sampler=sampler,

@@ -1,11 +1,11 @@
 """Which image, which caption, in which order: functions of (seed, epoch, id) and of nothing else."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmlit.contracts import uniform
 from mmlit.data.captions import Captions
@@ -67,7 +67,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self, *, size: int, batch_size: int, seed: int, drop_last: bool, rank: int = 0, world_size: int = 1
     ) -> None:
         self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.rank, self.world_size, self.epoch, self.skip = rank, world_size, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next pass."""
@@ -76,7 +76,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(self.size)[: self._total()]
-        return ((int(image), self.epoch) for image in order[self.rank :: self.world_size])
+        skip, self.skip = self.skip, 0
+        return ((int(image), self.epoch) for image in order[self.rank :: self.world_size][skip:])
 
     def __len__(self) -> int:
         return len(range(self.rank, self._total(), self.world_size))
@@ -84,6 +85,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def _total(self) -> int:
         rest = self.size % (self.batch_size * self.world_size)
         return self.size - rest if self.drop_last or rest < self.world_size else self.size
+
+
+class EpochLoader(DataLoader[Row]):
+    """A training loader that a checkpoint can hold: the pass after `load_state_dict` begins where that one stood."""
+
+    _given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of the current pass that were asked for so far."""
+        return {"batches": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """The next pass begins behind so many batches."""
+        self._given = state_dict["batches"]
+        if isinstance(self.sampler, EpochSampler):  # Lightning puts another in its place for overfit_batches
+            self.sampler.skip = self._given * int(self.batch_size or 1)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if not (isinstance(self.sampler, EpochSampler) and self.sampler.skip):
+            self._given = 0
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
 
 
 class ShareSampler(Sampler[int]):

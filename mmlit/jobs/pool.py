@@ -1,7 +1,9 @@
 """Runs jobs side by side, each in a process forked from this one, which has imported everything heavy already."""
 
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -12,16 +14,25 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-#: seconds between two looks at the running jobs
-_PAUSE = 0.5
+from mmlit.jobs.claim import ClaimedError, is_claimed
+
+#: seconds between two looks at the running jobs, and between two looks at those that another sweep works on
+_PAUSE, _LONG_PAUSE = 0.5, 5.0
+#: exit code of a job that found its folder claimed (EX_TEMPFAIL)
+_CLAIMED = 75
 
 
 class Work(NamedTuple):
-    """One job: its name, the folder that its `log.txt` and `status.json` lie in, and what to call in its process."""
+    """One job: its name, the folder that its `log.txt` and `status.json` lie in, and what to call in its process.
+
+    `call` gets the number of the place, 0 … parallel − 1, that the job runs in; `finished` says whether there is
+    nothing left to do.
+    """
 
     name: str
     directory: Path
-    call: Callable[[], None]
+    call: Callable[[int], None]
+    finished: Callable[[], bool]
 
 
 class Outcome(NamedTuple):
@@ -32,17 +43,30 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+class Running(NamedTuple):
+    """A job that runs: its process, where, and since when."""
+
+    work: Work
+    process: ForkProcess
+    place: int
+    start: float
+
+
 class Watcher(Protocol):
     """Who is told while jobs run."""
 
-    def show(self, running: Sequence[tuple[Work, float]], ended: Sequence[Outcome], num_waiting: int) -> None:
-        """`running`: each with the seconds it has run so far."""
+    def show(
+        self, running: Sequence[tuple[Work, float]], ended: Sequence[Outcome], num_waiting: int, num_elsewhere: int
+    ) -> None:
+        """`running`: each with the seconds it has run so far; `num_elsewhere`: jobs that other sweeps work on."""
 
 
 def run_all(works: Sequence[Work], *, parallel: int, watcher: Watcher) -> list[Outcome]:
     """Runs every job, `parallel` at a time; one that fails does not stop the others.
 
-    The caller must not have run torch operations or started threads: a forked child would inherit their locks.
+    A job that another process works on is waited for, and run only if that one ends without finishing it. When this
+    process is killed, its jobs end with it. The caller must not have run torch operations or started threads: a forked
+    child would inherit their locks.
 
     Returns:
         The outcomes in the order in which the jobs ended.
@@ -52,56 +76,82 @@ def run_all(works: Sequence[Work], *, parallel: int, watcher: Watcher) -> list[O
     """
     if parallel < 1:
         raise ValueError(f"hydra.launcher.jobs must be >= 1, got {parallel}")
-    waiting, ended = deque(works), list[Outcome]()
-    running: dict[ForkProcess, tuple[Work, float]] = {}
+    waiting, elsewhere, ended = deque(works), list[Work](), list[Outcome]()
+    running: list[Running] = []
+    looked = time.monotonic()
     with _stopped_at_the_end(running):
-        while waiting or running:
+        while waiting or running or elsewhere:
             while waiting and len(running) < parallel:
                 work = waiting.popleft()
-                running[_start(work)] = (work, time.monotonic())
-            for process in [process for process in running if not process.is_alive()]:
-                process.join()
-                work, start = running.pop(process)
-                error = _error(work, process.exitcode) if process.exitcode else None
-                ended.append(Outcome(work.name, time.monotonic() - start, error))
-            watcher.show([(work, time.monotonic() - start) for work, start in running.values()], ended, len(waiting))
-            if running:
+                if is_claimed(work.directory):
+                    elsewhere.append(work)
+                    continue
+                place = min(set(range(parallel)) - {each.place for each in running})
+                running.append(Running(work, _start(work, place), place, time.monotonic()))
+            for each in [each for each in running if not each.process.is_alive()]:
+                each.process.join()
+                running.remove(each)
+                if each.process.exitcode == _CLAIMED:
+                    elsewhere.append(each.work)
+                    continue
+                error = _error(each.work, each.process.exitcode) if each.process.exitcode else None
+                ended.append(Outcome(each.work.name, time.monotonic() - each.start, error))
+            if elsewhere and (time.monotonic() - looked > _LONG_PAUSE or not running):
+                looked = time.monotonic()
+                free = [work for work in elsewhere if not is_claimed(work.directory)]
+                elsewhere = [work for work in elsewhere if work not in free]
+                ended += [Outcome(work.name, 0.0, None) for work in free if work.finished()]
+                waiting.extend(work for work in free if not work.finished())
+            shown = [(each.work, time.monotonic() - each.start) for each in running]
+            watcher.show(shown, ended, len(waiting), len(elsewhere))
+            if running or elsewhere:
                 time.sleep(_PAUSE)
     return ended
 
 
 @contextmanager
-def _stopped_at_the_end(running: dict[ForkProcess, tuple[Work, float]]) -> Iterator[None]:
-    """No job outlives a sweep that ends or is interrupted (a SIGKILL of the sweep itself leaves them running)."""
+def _stopped_at_the_end(running: list[Running]) -> Iterator[None]:
+    """No job outlives a sweep that ends or is interrupted."""
     try:
         yield
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.join()
+        for each in running:
+            each.process.terminate()
+        for each in running:
+            each.process.join()
 
 
-def _start(work: Work) -> ForkProcess:
+def _start(work: Work, place: int) -> ForkProcess:
     work.directory.mkdir(parents=True, exist_ok=True)
     (work.directory / "status.json").unlink(missing_ok=True)  # of a run that was killed before
-    process = get_context("fork").Process(target=_child, args=(work,), name=work.name)
+    process = get_context("fork").Process(target=_child, args=(work, place), name=work.name)
     process.start()
     return process
 
 
-def _child(work: Work) -> None:
-    """Everything the job prints goes to its log."""
-    log = os.open(work.directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+def _child(work: Work, place: int) -> None:
+    """Everything the job prints goes to its log, behind what it printed before it was killed."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    log = os.open(work.directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1, errors="replace")
     try:
-        work.call()
+        work.call(place)
+    except ClaimedError:
+        os._exit(_CLAIMED)
     except BaseException:  # noqa: BLE001  (whatever ended the job is told in its log and by its exit code)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: what is killed must not be waited for by the next."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(_PAUSE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _error(work: Work, code: int | None) -> str:

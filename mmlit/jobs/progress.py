@@ -66,14 +66,14 @@ class LiveView:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def show(self, running: Sequence[tuple[Work, float]], ended: Sequence[Outcome], num_waiting: int) -> None:
+    def show(
+        self, running: Sequence[tuple[Work, float]], ended: Sequence[Outcome], num_waiting: int, num_elsewhere: int
+    ) -> None:
         """See `mmlit.jobs.pool.Watcher`."""
         statuses = [read_status(work.directory) for work, _ in running]
-        shares = [
-            (float(status.get("share", 0)), seconds) for status, (_, seconds) in zip(statuses, running, strict=True)
-        ]
+        shares = [(_share_done(status), seconds) for status, (_, seconds) in zip(statuses, running, strict=True)]
         left = seconds_left(shares, [outcome.seconds for outcome in ended], num_waiting, self.parallel)
-        head = f"run {self.skipped + len(ended) + len(running)} of {self.total}, {_clock(left)} left"
+        head = self._head(len(running), ended, num_waiting, num_elsewhere, left)
         for place, outcome in enumerate(ended[self._told :], start=self.skipped + self._told + 1):
             said = f"failed: {outcome.error}" if outcome.error else "done"
             self.console.print(
@@ -85,9 +85,30 @@ class LiveView:
         elif running and time.monotonic() - self._last > _LINE_PAUSE:
             self._last = time.monotonic()
             doing = "; ".join(
-                f"{work.name} {100 * share:.0f} %" for (work, _), (share, _) in zip(running, shares, strict=True)
+                f"{work.name} {100 * status.get('share', 0):.0f} %"
+                for (work, _), status in zip(running, statuses, strict=True)
             )
             self.console.print(f"{head}: {doing}", markup=False, soft_wrap=True)
+
+    def _head(
+        self, num_running: int, ended: Sequence[Outcome], num_waiting: int, num_elsewhere: int, left: float | None
+    ) -> str:
+        num_failed = sum(outcome.error is not None for outcome in ended)
+        counts = {
+            "done": self.skipped + len(ended) - num_failed,
+            "failed": num_failed,
+            "waiting": num_waiting,
+            "run by another sweep": num_elsewhere,
+        }
+        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        at = self.skipped + len(ended) + num_running
+        return f"run {at} of {self.total}{f' ({told})' if told else ''}, {_clock(left)} left"
+
+
+def _share_done(status: dict[str, Any]) -> float:
+    """Of what this process had to do: a run that goes on began with a share that costs it nothing."""
+    begun = float(status.get("begun", 0))
+    return (float(status.get("share", 0)) - begun) / (1 - begun) if begun < 1 else 1.0
 
 
 def _table(head: str, running: Sequence[tuple[Work, float]], statuses: Sequence[dict[str, Any]]) -> Group:

@@ -148,6 +148,7 @@ class Record(_Closed):
     environment: Environment
     code: Code
     finished: str
+    validation: dict[str, float] | None = None
     diagnostics: dict[str, float] = {}
     evaluations: list[Evaluation] = []
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmlit.results.schema import Record
 
-NOT_COMPARED = frozenset({"seed", "paths", "logger"})
+NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes"})
 """Top-level parts of the config, and axes of choice, that do not make a row."""
 
 NOT_COMPARED_ANYWHERE = frozenset(

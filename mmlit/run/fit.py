@@ -1,4 +1,4 @@
-"""Trains, evaluates once on the reported split, writes the record."""
+"""Trains, or goes on training, evaluates once on the reported split, writes the record."""
 
 import logging
 import time
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig
 
 from mmlit.configuration.binding import problems
 from mmlit.configuration.identity import config_hash
 from mmlit.evaluation.retrieval import RetrievalResult
+from mmlit.jobs.claim import claimed
 from mmlit.results.ranks import write_ranks
 from mmlit.results.record import write_record
-from mmlit.run.job import Job, evaluation_job, job_of
+from mmlit.run.job import Job
 from mmlit.run.parts import Parts, build
 from mmlit.training.announcement import announcement
-from mmlit.training.checkpoints import load_weights, read_checkpoint
+from mmlit.training.checkpoints import DamagedCheckpointError, load_weights, read_checkpoint
 from mmlit.training.record import ranks_of, record_of
 
 log = logging.getLogger(__name__)
@@ -45,16 +45,39 @@ def run(job: Job) -> Path:
     seed_everything(job.config.seed, workers=True, verbose=False)
     parts = build(job)
     cost = _read(job, parts)
-    job.directory.mkdir(parents=True, exist_ok=True)
+    if not job.config.fit or not parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
+        job.directory.mkdir(parents=True, exist_ok=True)
+        return _run(job, parts, cost)
+    with claimed(job.directory):
+        return _run(job, parts, cost)
+
+
+def _run(job: Job, parts: Parts, cost: dict[str, float]) -> Path:
     if job.config.fit:
-        _set_aside(job)
-        cost["fit_seconds"] = _fit(parts)
+        goes_on = _goes_on(job)
+        if not goes_on:
+            _set_aside(job)
+        cost["fit_seconds"] = _fit(parts, resume=job.resume_point if goes_on else None)
     start = time.perf_counter()
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
     cost["evaluation_seconds"] = time.perf_counter() - start
     if parts.trainer.is_global_zero and parts.module.result is not None:
         _write(job, parts, parts.module.result, cost)
+        job.resume_point.unlink(missing_ok=True)
     return job.directory
+
+
+def _goes_on(job: Job) -> bool:
+    """Whether a killed run of these options left a point to go on from that can be read."""
+    if not job.resume_point.is_file():
+        return False
+    try:
+        stored = read_checkpoint(job.resume_point)
+    except DamagedCheckpointError as error:
+        log.warning("%s; this run starts anew", error)
+        return False
+    log.info("goes on from %s, after %d optimizer steps", job.resume_point, stored["global_step"])
+    return True
 
 
 def _set_aside(job: Job) -> None:
@@ -63,14 +86,6 @@ def _set_aside(job: Job) -> None:
         log.warning("%s holds a finished run of these options: it is replaced", job.directory)
     for path in (job.directory / "result.json", *job.directory.glob("events.out.tfevents.*")):
         path.unlink(missing_ok=True)
-
-
-def start(config: DictConfig) -> None:
-    """What `train.py` does with a composed configuration, alone or as one job of a sweep."""
-    job = job_of(config)
-    if not config.fit:
-        job = evaluation_job(job)
-    run(job)
 
 
 def _read(job: Job, parts: Parts) -> dict[str, float]:
@@ -120,18 +135,18 @@ def _fill(parts: Parts) -> float:
     return time.perf_counter() - start
 
 
-def _fit(parts: Parts) -> float:
+def _fit(parts: Parts, *, resume: Path | None) -> float:
     """Seconds of training with its validation; leaves the selected weights in the module."""
-    start = time.perf_counter()
-    parts.trainer.fit(parts.module, datamodule=parts.data)
-    seconds = time.perf_counter() - start
+    parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=resume, weights_only=True)
     if parts.trainer.interrupted:
         raise KeyboardInterrupt
+    seconds = parts.module.fit_seconds
     selected = parts.trainer.checkpoint_callback
     if not isinstance(selected, ModelCheckpoint) or not selected.best_model_path:
         raise ValueError("training ended without a checkpoint: see trainer.limit_* and callbacks.checkpoint")
     stored = read_checkpoint(selected.best_model_path)
     load_weights(parts.module, stored, path=selected.best_model_path)
+    parts.module.validation = stored["mmlit"]["validation"]
     parts.module.origin["selection"] = f"{parts.module.origin['rule']}, epoch {stored['epoch'] + 1}"
     return seconds
 

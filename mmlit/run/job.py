@@ -10,6 +10,10 @@ from mmlit.configuration.identity import run_name
 from mmlit.configuration.stored import stored_config
 from mmlit.model import checkpoint_of
 from mmlit.training.checkpoints import read_checkpoint
+from mmlit.training.resume import FILE_NAME as RESUME_NAME
+
+#: what a checkpoint's own configuration does not decide
+_OF_THIS_RUN = {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks", "resume_minutes"}
 
 
 class Job(NamedTuple):
@@ -29,6 +33,11 @@ class Job(NamedTuple):
     def directory(self) -> Path:
         """Keyed by what runs, so that two different jobs never share a folder."""
         return self.folder or Path(self.config.paths.outputs) / run_name(self.choices, self.plain)
+
+    @property
+    def resume_point(self) -> Path:
+        """What a killed run of this very configuration left to go on from; absent if there is nothing."""
+        return self.directory / RESUME_NAME
 
     @property
     def finished(self) -> bool:
@@ -61,7 +70,7 @@ def evaluation_job(job: Job) -> Job:
         typed |= set(job.choices) - {"image_encoder", "text_encoder", "alignment"}
     if "seed" in typed:
         raise ValueError("seed belongs to the training of a checkpoint; it cannot be given with fit=false")
-    for key in sorted(typed | {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks"}):
+    for key in sorted(typed | _OF_THIS_RUN):
         OmegaConf.update(stored, key, OmegaConf.select(job.config, key), merge=False, force_add=True)
         choices |= {key: job.choices[key]} if key in job.choices else {}
     return Job(stored, choices, job.overrides)

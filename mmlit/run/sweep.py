@@ -1,48 +1,112 @@
-"""Many runs, each in a process of its own."""
+"""Many runs, each in a process of its own, and those that a kill left half done go on."""
 
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from mmlit.configuration.binding import problems
+from mmlit.jobs.claim import is_claimed
 from mmlit.jobs.pool import Work, run_all
 from mmlit.jobs.progress import LiveView
-from mmlit.run.fit import run
+from mmlit.jobs.sharing import Share, shares
+from mmlit.results.record import FILE_NAME, read_record
+from mmlit.run.devices import gpus, num_devices, run_on_devices
 from mmlit.run.job import Job, job_of
 
 log = logging.getLogger(__name__)
 
 
-def sweep(configs: Sequence[DictConfig], *, parallel: int, threads: int) -> None:
+class Ended(NamedTuple):
+    """How a job of a sweep ended: val/rsum of what it reports, or None where nothing was selected; or its error."""
+
+    value: float | None
+    error: str | None
+
+
+def sweep(configs: Sequence[DictConfig], *, parallel: int | None, threads: int | None) -> list[Ended]:
     """Runs composed configurations as jobs, each in its own process, and skips those that have a record.
 
+    Args:
+        configs: one per job.
+        parallel: jobs at a time; None: one for each GPU, or for each four cores.
+        threads: of each job; None: the cores are shared out.
+
     Raises:
-        ValueError: naming what is wrong with any job, before the first starts; at the end, naming the failed ones.
+        ValueError: naming what is wrong with any job, before the first starts.
+    """
+    jobs = planned(configs)
+    todo = [job for job in jobs if not job.finished]
+    log.info("%d runs, %d of them finished before", len(jobs), len(jobs) - len(todo))
+    share = shares(
+        parallel=parallel,
+        threads=threads,
+        num_devices=max((num_devices(job.config) for job in jobs), default=1),
+        gpus=[gpu for job in jobs[:1] for gpu in gpus(job.config)],
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+    works = [
+        Work(job.directory.name, job.directory, partial(_run_alone, job, share), partial(_finished, job))
+        for job in todo
+    ]
+    with LiveView(total=len(jobs), skipped=len(jobs) - len(todo), parallel=share.parallel) as view:
+        outcomes = run_all(works, parallel=share.parallel, watcher=view)
+    errors = {outcome.name: outcome.error for outcome in outcomes}
+    return [_ended(job, errors.get(job.directory.name)) for job in jobs]
+
+
+def planned(configs: Sequence[DictConfig]) -> list[Job]:
+    """The jobs of a sweep, each checked.
+
+    Raises:
+        ValueError: naming what is wrong with any of them.
     """
     jobs = [job_of(config) for config in configs]
     for job in jobs:
         if wrong := problems(job.plain):
             raise ValueError("; ".join(wrong))
-        if job.config.trainer.devices != 1:
-            raise ValueError(f"trainer.devices={job.config.trainer.devices}: a job of a sweep has one device")
-    todo = [job for job in jobs if not job.finished]
-    log.info("%d runs, %d of them finished before", len(jobs), len(jobs) - len(todo))
-    works = [Work(job.directory.name, job.directory, partial(_run_alone, job, threads)) for job in todo]
-    with LiveView(total=len(jobs), skipped=len(jobs) - len(todo), parallel=parallel) as view:
-        ended = run_all(works, parallel=parallel, watcher=view)
-    if failed := [f"{outcome.name}: {outcome.error}" for outcome in ended if outcome.error]:
-        raise ValueError(f"{len(failed)} of {len(jobs)} runs failed: {' | '.join(failed)}")
+    return jobs
 
 
-def _run_alone(job: Job, threads: int) -> None:
+def plan(configs: Sequence[DictConfig]) -> str:
+    """What a sweep would do: a line for each job, its state first."""
+    jobs = planned(configs)
+    lines = [f"{_state(job):<10}{job.directory.name}  {' '.join(job.overrides)}" for job in jobs]
+    return "\n".join([*lines, f"{len(jobs)} runs, {sum(not job.finished for job in jobs)} of them to do"])
+
+
+def _state(job: Job) -> str:
+    if job.finished:
+        return "finished"
+    return "running" if is_claimed(job.directory) else "goes on" if job.resume_point.is_file() else "new"
+
+
+def _ended(job: Job, error: str | None) -> Ended:
+    if error or not job.finished:
+        return Ended(None, error or "it was not finished")
+    validation = read_record(job.directory / FILE_NAME).validation
+    return Ended(validation["rsum"] if validation else None, None)
+
+
+def _finished(job: Job) -> bool:
+    return job.finished
+
+
+def _run_alone(job: Job, share: Share, place: int) -> None:
     """In a process of its own: the progress bar would only fill the log."""
-    torch.set_num_threads(threads)
+    if job.finished:  # by another sweep, meanwhile
+        return
+    if share.devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share.devices[place]
+    os.environ["OMP_NUM_THREADS"] = str(share.threads)  # for processes that this one starts
+    torch.set_num_threads(share.threads)
     logging.captureWarnings(True)
     try:
-        run(job)
+        run_on_devices(job)
     except InstantiationException as error:  # its last line, which the sweep will show, says only where
         raise ValueError(str(error.__cause__ or error)) from error

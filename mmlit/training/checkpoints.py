@@ -10,19 +10,24 @@ from mmlit.layers.weights import load_exactly
 from mmlit.training.module import CHECKPOINT_VERSION
 
 
+class DamagedCheckpointError(ValueError):
+    """The file is truncated, or holds more than weights and plain containers."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint as plain containers, its `mmlit` part checked.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is truncated, holds more than weights and plain containers, or is of another version.
+        DamagedCheckpointError: if it is truncated, or holds more than weights and plain containers.
+        ValueError: if mmlit did not write it, or another version of it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint={path}: no such file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file can raise anything, and torch's advice is to trust it
-        raise ValueError(
+        raise DamagedCheckpointError(
             f"checkpoint={path} cannot be read: it is damaged, or holds more than weights and plain containers"
         ) from error
     own = checkpoint.get("mmlit") if isinstance(checkpoint, dict) else None

@@ -61,8 +61,9 @@ class RetrievalModule(LightningModule):
         self.evaluator = evaluator
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
         self.result: RetrievalResult | None = None
+        self.validation: dict[str, float] | None = None  # the last one's metrics
         self.budget = Budget(epochs=0, steps=0, pairs_seen=0)
-        self.fit_start = 0.0
+        self.fit_start, self.seconds_before = 0.0, 0.0  # seconds: of this run before it was killed
         self._pairs: Pairs | None = None
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
@@ -105,7 +106,7 @@ class RetrievalModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
-            self._report("val")
+            self.validation = dict(self._report("val").metrics)
         self.evaluator.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -143,9 +144,24 @@ class RetrievalModule(LightningModule):
             # a run's budget is the whole of it, also for the checkpoint that was best on the way
             "pairs_seen": round(self.budget.pairs_seen * steps / max(1, self.budget.steps)),
         }
-        seconds = time.perf_counter() - self.fit_start
-        own = {"version": CHECKPOINT_VERSION, "origin": self.origin, "budget": planned, "fit_seconds": seconds}
-        checkpoint["mmlit"] = own
+        checkpoint["mmlit"] = {
+            "version": CHECKPOINT_VERSION,
+            "origin": self.origin,
+            "budget": planned,
+            "used": self.budget._asdict(),
+            "fit_seconds": self.fit_seconds,
+            "validation": self.validation,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run goes on counting."""
+        self.budget = Budget(**checkpoint["mmlit"]["used"])
+        self.seconds_before, self.validation = checkpoint["mmlit"]["fit_seconds"], checkpoint["mmlit"]["validation"]
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self.seconds_before + time.perf_counter() - self.fit_start
 
     def adopt(self, checkpoint: dict[str, Any], *, name: str) -> None:
         """Takes over what a checkpoint of file name `name` says of its training."""

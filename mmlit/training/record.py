@@ -47,6 +47,7 @@ def record_of(
         "schema": SCHEMA_VERSION,
         "split": str(data.names["test"]),
         "selection": module.origin["selection"],
+        "validation": module.validation,
         "scored": result.scored,
         "protocol": result.protocol,
         "gallery": {

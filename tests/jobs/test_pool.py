@@ -17,12 +17,15 @@ class Silent:
     def __init__(self):
         self.most = 0
 
-    def show(self, running, ended, num_waiting):
+    def show(self, running, ended, num_waiting, num_elsewhere):
         self.most = max(self.most, len(running))
 
 
 def works(tmp_path: Path, *calls) -> list[Work]:
-    return [Work(f"job{i}", tmp_path / f"job{i}", call) for i, call in enumerate(calls)]
+    return [
+        Work(f"job{i}", tmp_path / f"job{i}", lambda place, call=call: call(), (tmp_path / f"job{i}" / "done").exists)
+        for i, call in enumerate(calls)
+    ]
 
 
 def fail():
@@ -56,7 +59,7 @@ def test_a_killed_job_is_told(tmp_path):
 
 def test_no_job_outlives_the_sweep(tmp_path):
     class Interrupted(Silent):
-        def show(self, running, ended, num_waiting):
+        def show(self, running, ended, num_waiting, num_elsewhere):
             while not (tmp_path / "pid").exists():
                 time.sleep(0.01)
             raise KeyboardInterrupt

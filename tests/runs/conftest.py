@@ -5,6 +5,7 @@ import runpy
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def train(tmp_path, monkeypatch, scenes):
     """Runs `python train.py` with small towers on small data, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*overrides: str, small: bool = True) -> Ended:
+    def run(*overrides: str, small: bool = True, before: Callable[[], None] = lambda: None) -> Ended:
         defaults = [
             f"paths.outputs={tmp_path}/outputs", "trainer.enable_progress_bar=false", "hydra.verbose=false",
         ]  # fmt: skip
@@ -49,16 +50,17 @@ def train(tmp_path, monkeypatch, scenes):
                 "image_encoder.num_layers=1", "text_encoder.dim=32", "text_encoder.num_layers=1", "alignment.dim=32",
                 "evaluator.num_candidates=8",
             ]  # fmt: skip
-        return forked([*defaults, *overrides])
+        return forked([*defaults, *overrides], before=before)
 
     return run
 
 
-def forked(arguments: list[str]) -> Ended:
+def forked(arguments: list[str], *, before: Callable[[], None] = lambda: None) -> Ended:
+    """`before` is called in the process that is to run the command."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
-            _child(arguments, out.fileno(), err.fileno())
+            _child(arguments, out.fileno(), err.fileno(), before)
         _, status = os.waitpid(child, 0)
         texts = []
         for file in (out, err):
@@ -67,9 +69,10 @@ def forked(arguments: list[str]) -> Ended:
         return Ended(os.waitstatus_to_exitcode(status), *texts)
 
 
-def _child(arguments: list[str], out: int, err: int) -> None:
+def _child(arguments: list[str], out: int, err: int, before: Callable[[], None]) -> None:
     code = 0
     try:
+        before()
         os.dup2(out, 1)
         os.dup2(err, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)

@@ -1,0 +1,24 @@
+"""One of the processes that torchrun starts for a run on several devices: `python -m mmlit.run.worker JOB.json`."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from mmlit.jobs.pool import end_with_parent
+from mmlit.run.devices import read_job
+from mmlit.run.fit import run
+
+
+@record
+def main() -> None:
+    """Runs the job of the file; ends when torchrun's process does."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    run(read_job(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""A killed run goes on, on the very next batch, and ends as if nothing had happened."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mmlit.training.resume
+from mmlit.training.resume import ResumePoint
+
+#: 6 batches an epoch, two epochs; `joint` draws random numbers in every step
+JOINT = ("alignment=joint", "alignment.token_dim=32", "resume_minutes=0.000001", "hydra.mode=RUN")
+
+
+def record_of(outputs: Path) -> dict[str, Any]:
+    (path,) = outputs.glob("*/result.json")
+    return json.loads(path.read_text())
+
+
+def ranks_of(outputs: Path) -> dict[str, np.ndarray]:
+    (path,) = outputs.glob("*/ranks.npz")
+    return dict(np.load(path))
+
+
+def die_behind(step: int) -> None:
+    """Makes this process kill itself once it has written the resume point of optimizer step `step`."""
+    write = ResumePoint._write
+    mmlit.training.resume._SHARE = 1e9  # a point at every batch
+
+    def writing(self, trainer):
+        write(self, trainer)
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ResumePoint._write = writing
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return tmp_path_factory.mktemp("undisturbed")
+
+
+@pytest.mark.parametrize("steps", [(1,), (3, 8), (7,), (12,)], ids=str)
+def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, steps):
+    """Trap 28. Step 3 is in the middle of the first epoch, 7 the first of the second, 12 before the final evaluation."""
+    if not list(undisturbed.glob("*")):
+        assert train(*JOINT, f"paths.outputs={undisturbed}").code == 0
+    for step in steps:
+        ended = train(*JOINT, before=lambda step=step: die_behind(step))
+        assert ended.code == -signal.SIGKILL
+        (run,) = (tmp_path / "outputs").iterdir()
+        assert torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"] == step
+    ended = train(*JOINT)
+    assert ended.code == 0, ended.err
+    assert f"after {steps[-1]} optimizer steps" in ended.out
+    assert not (run / "checkpoints" / "resume.ckpt").exists()
+    expected, found = record_of(undisturbed), record_of(tmp_path / "outputs")
+    for part in ("metrics", "budget", "selection", "validation", "diagnostics"):
+        assert found[part] == expected[part], part
+    for name, array in ranks_of(undisturbed).items():
+        assert np.array_equal(ranks_of(tmp_path / "outputs")[name], array), name
+    weights = [torch.load(next(folder.glob("*/checkpoints/best.ckpt")), weights_only=True)["state_dict"]
+               for folder in (undisturbed, tmp_path / "outputs")]  # fmt: skip
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_damaged_resume_point_is_told_and_the_run_starts_anew(train, tmp_path):
+    """Trap 34."""
+    assert train(*JOINT, before=lambda: die_behind(3)).code == -signal.SIGKILL
+    (point,) = tmp_path.glob("outputs/*/checkpoints/resume.ckpt")
+    point.write_bytes(point.read_bytes()[:1000])
+    ended = train(*JOINT)
+    assert ended.code == 0, ended.err
+    assert "resume.ckpt cannot be read: it is damaged" in ended.out
+    assert "starts anew" in ended.out
+    assert record_of(tmp_path / "outputs")["budget"]["steps"] == 12
+
+
+def test_a_run_that_another_process_works_on_is_refused(train, tmp_path):
+    assert train(*JOINT, before=lambda: die_behind(3)).code == -signal.SIGKILL
+    (run,) = (tmp_path / "outputs").iterdir()
+    from mmlit.jobs.claim import claimed
+
+    with claimed(run):
+        ended = train(*JOINT)
+    assert ended.code == 2
+    assert "another process works on this run" in ended.err
+    assert train(*JOINT).code == 0
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_minutes_are_checked(train, minutes):
+    ended = train(f"resume_minutes={minutes}")
+    assert ended.code == 2
+    assert f"resume_minutes must be > 0, got {float(minutes)}" in ended.err or f"got {minutes}" in ended.err
