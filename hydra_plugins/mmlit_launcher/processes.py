@@ -58,7 +58,7 @@ class ProcessLauncher(Launcher):
             sys.stdout.write(f"{plan(configs)}\n")
             return [_returned(overrides, config) for overrides, config in zip(job_overrides, configs, strict=True)]
         ended = sweep(configs, parallel=self.jobs, threads=self.threads)
-        failed = [f"{' '.join(o)}: {e.error}" for o, e in zip(job_overrides, ended, strict=True) if e.error]
+        failed = [f"{each.name}: {each.error}" for each in ended if each.error]
         if failed and not searches:
             raise ValueError(f"{len(failed)} of {len(ended)} runs failed: {' | '.join(failed)}")
         if searches and any(each.value is None and not each.error for each in ended):

@@ -77,7 +77,9 @@ class LiveView:
         for place, outcome in enumerate(ended[self._told :], start=self.skipped + self._told + 1):
             said = f"failed: {outcome.error}" if outcome.error else "done"
             self.console.print(
-                f"[{place}/{self.total}] {outcome.name}: {said} ({_clock(outcome.seconds)})", markup=False
+                f"[{place}/{self.total}] {outcome.name}: {said} ({_clock(outcome.seconds)})",
+                markup=False,
+                soft_wrap=True,
             )
         self._told = len(ended)
         if self.console.is_terminal:

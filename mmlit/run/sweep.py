@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
-    """How a job of a sweep ended: val/rsum of what it reports, or None where nothing was selected; or its error."""
+    """How a job of a sweep ended: val/rsum of what it reports, or None where nothing was validated; or its error."""
 
+    name: str
     value: float | None
     error: str | None
 
@@ -76,8 +78,18 @@ def planned(configs: Sequence[DictConfig]) -> list[Job]:
 def plan(configs: Sequence[DictConfig]) -> str:
     """What a sweep would do: a line for each job, its state first."""
     jobs = planned(configs)
-    lines = [f"{_state(job):<10}{job.directory.name}  {' '.join(job.overrides)}" for job in jobs]
+    width = max((len(job.directory.name) for job in jobs), default=0)
+    lines = [
+        f"{_state(job):<10}{job.directory.name:<{width}}  {' '.join(own)}".rstrip()
+        for job, own in zip(jobs, varying([job.overrides for job in jobs]), strict=True)
+    ]
     return "\n".join([*lines, f"{len(jobs)} runs, {sum(not job.finished for job in jobs)} of them to do"])
+
+
+def varying(overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each job's overrides those that not all jobs have."""
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    return [[each for each in own if each not in common] for own in overrides]
 
 
 def _state(job: Job) -> str:
@@ -88,9 +100,9 @@ def _state(job: Job) -> str:
 
 def _ended(job: Job, error: str | None) -> Ended:
     if error or not job.finished:
-        return Ended(None, error or "it was not finished")
+        return Ended(job.directory.name, None, error or "it was not finished")
     validation = read_record(job.directory / FILE_NAME).validation
-    return Ended(validation["rsum"] if validation else None, None)
+    return Ended(job.directory.name, validation["rsum"] if validation else None, None)
 
 
 def _finished(job: Job) -> bool:
@@ -105,6 +117,8 @@ def _run_alone(job: Job, share: Share, place: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.devices[place]
     os.environ["OMP_NUM_THREADS"] = str(share.threads)  # for processes that this one starts
     torch.set_num_threads(share.threads)
+    # Hydra's handlers write to the sweep's own output.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
     try:
         run_on_devices(job)

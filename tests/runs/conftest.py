@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -51,6 +52,33 @@ def train(tmp_path, monkeypatch, scenes):
                 "evaluator.num_candidates=8",
             ]  # fmt: skip
         return forked([*defaults, *overrides], before=before)
+
+    return run
+
+
+@pytest.fixture
+def sweep_command(tmp_path, scenes):
+    """The command of the main comparison's sweep, small: for processes that have run no torch operation."""
+
+    def command(*overrides: str) -> list[str]:
+        return [
+            sys.executable, "train.py", "--config-dir", "sweeps", "--config-name", "alignments",
+            f"paths.outputs={tmp_path}/sweep", f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1",
+            "trainer.check_val_every_n_epoch=1", "image_encoder.dim=32", "text_encoder.dim=32",
+            "text_encoder.num_layers=1", "alignment.dim=32", "evaluator.num_candidates=4", *overrides,
+        ]  # fmt: skip
+
+    return command
+
+
+@pytest.fixture
+def sweep(sweep_command):
+    """Runs it to its end."""
+
+    def run(*overrides: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            sweep_command(*overrides), cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+        )
 
     return run
 

@@ -47,7 +47,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("steps", [(1,), (3, 8), (7,), (12,)], ids=str)
 def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, steps):
-    """Trap 28. Step 3 is in the middle of the first epoch, 7 the first of the second, 12 before the final evaluation."""
+    """Trap 28. Step 3 is in the middle of the first epoch, 7 begins the second, 12 is before the final evaluation."""
     if not list(undisturbed.glob("*")):
         assert train(*JOINT, f"paths.outputs={undisturbed}").code == 0
     for step in steps:

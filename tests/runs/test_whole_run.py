@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -171,55 +170,6 @@ def test_smoke_experiment(train, tmp_path, scenes):
     ended = train("experiment=smoke", f"data.root={scenes}", "data.batch_size=8", small=False)
     assert ended.code == 0, ended.err
     assert record(tmp_path / "outputs")[1]["budget"]["steps"] == 8
-
-
-@pytest.fixture
-def sweep(tmp_path, scenes):
-    """The main comparison's sweep, small: runs in a process that has run no torch operation."""
-
-    def run(*overrides: str) -> subprocess.CompletedProcess:
-        command = [
-            sys.executable, "train.py", "--config-dir", "sweeps", "--config-name", "alignments",
-            f"paths.outputs={tmp_path}/sweep", f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1",
-            "trainer.check_val_every_n_epoch=1", "image_encoder.dim=32", "text_encoder.dim=32",
-            "text_encoder.num_layers=1", "alignment.dim=32", "evaluator.num_candidates=4", *overrides,
-        ]  # fmt: skip
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
-
-    return run
-
-
-@pytest.mark.slow
-def test_a_sweep_skips_what_is_finished_and_tells_what_failed(sweep, tmp_path):
-    """Traps 27 and 28: folders keyed by what runs; finished jobs are skipped, a failed one stops no other."""
-    ended = sweep("seed=0,1", "alignment=projection,contrastive")
-    assert ended.returncode == 0, ended.stderr
-    records = sorted((tmp_path / "sweep").rglob("result.json"))
-    assert len(records) == 4
-    assert "[4/4]" in ended.stderr
-    times = [path.stat().st_mtime_ns for path in records]
-    records[0].unlink()
-    ended = sweep("seed=0,1", "alignment=projection,contrastive")
-    assert ended.returncode == 0, ended.stderr
-    assert "4 runs, 3 of them finished before" in ended.stdout
-    assert [path.stat().st_mtime_ns for path in records[1:]] == times[1:]
-    broken = sweep(
-        "seed=0,1", "alignment=contrastive", "data.num_workers=0", "alignment.temperature=0.05", "alignment.dim=0,32"
-    )
-    assert broken.returncode == 2
-    assert "2 of 4 runs failed" in broken.stderr
-    assert "dim must be >= 1, got 0" in broken.stderr
-    assert len(list((tmp_path / "sweep").rglob("result.json"))) == 6
-    table = subprocess.run(
-        [sys.executable, "-m", "mmlit.cli", "compare", str(tmp_path / "sweep")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert table.returncode == 0, table.stderr
-    assert (tmp_path / "sweep" / "table.md").is_file()
-    assert (tmp_path / "sweep" / "comparison.png").is_file()
 
 
 @pytest.mark.slow
