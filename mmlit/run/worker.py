@@ -1,6 +1,7 @@
 """One of the processes that torchrun starts for a run on several devices: `python -m mmlit.run.worker JOB.json`."""
 
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,8 @@ from mmlit.run.fit import run
 def main() -> None:
     """Runs the job of the file; ends when torchrun's process does."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    level = logging.INFO if os.environ["RANK"] == "0" else logging.WARNING  # one of them speaks
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     run(read_job(Path(sys.argv[1])))
 
 

@@ -81,7 +81,7 @@ def test_a_plain_multirun_has_a_process_per_job_and_a_dry_run_shows_the_plan(tmp
     assert [line.split()[0] for line in planned[:2]] == ["new", "new"]
     assert [line.split()[2:] for line in planned[:2]] == [["seed=0"], ["seed=1"]]
     assert planned[-1] == "2 runs, 2 of them to do"
-    assert not (tmp_path / "out").exists()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
     ran()
     assert {record["seed"] for record in records_of(tmp_path / "out").values()} == {0, 1}
     assert all((path / "log.txt").is_file() for path in (tmp_path / "out").iterdir())
@@ -196,3 +196,37 @@ def test_several_devices_are_refused_where_jobs_share_a_process(sweep_command):
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "hydra/launcher=basic runs all jobs in one process" in told
+
+
+@pytest.mark.slow
+def test_a_search_by_optuna_maximizes_val_rsum(tmp_path, scenes):
+    """Trap 9: what is searched by is measured on images set aside, and the record's split is not test."""
+    small = [f"data.root={scenes}", "data.val=16", "data.batch_size=16", f"paths.outputs={tmp_path}/out"]
+    command = [sys.executable, "train.py", "--config-dir", "sweeps", "--config-name", "search", *small]
+    command += ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "hydra.sweeper.n_trials=3"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    records = records_of(tmp_path / "out").values()
+    assert len(records) == 3
+    assert {record["split"] for record in records} == {"val"}
+    best = max(record["validation"]["rsum"] for record in records)
+    assert f"Best value: {best}" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_hydras_own_launchers_run_and_resume_jobs(tmp_path, scenes, launcher):
+    small = [f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1", f"paths.outputs={tmp_path}/out"]
+    command = [
+        sys.executable,
+        "train.py",
+        "-m",
+        f"hydra/launcher={launcher}",
+        "seed=0,1",
+        "alignment=projection",
+        *small,
+    ]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/result.json")}
+    assert len(times) == 2
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
