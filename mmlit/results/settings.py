@@ -21,6 +21,7 @@ NOT_COMPARED_ANYWHERE = frozenset(
         "persistent_workers",
         "pin_memory",
         "prefetch_factor",
+        "profiler",
         "root",
         "seed",
         "text_block",
