@@ -21,7 +21,6 @@ NOT_COMPARED_ANYWHERE = frozenset(
         "persistent_workers",
         "pin_memory",
         "prefetch_factor",
-        "profiler",
         "root",
         "seed",
         "text_block",
@@ -33,6 +32,10 @@ NOT_COMPARED_ANYWHERE = frozenset(
 
 TRIALS = "trials"
 """The option that says how many settings were tried before; it makes a row, but its absence is as good as null."""
+
+
+_PROFILER = "trainer.profiler"
+"""A profiler makes a row, for its seconds say something else; its absence is as good as null."""
 
 
 class Identity(NamedTuple):
@@ -62,6 +65,8 @@ def identity(record: Record) -> Identity:
         config["checkpoint"] = Path(config["checkpoint"]).name  # its folder is the seed's own
     settings: dict[str, str] = {}
     _flatten(config, "", _prefixes(paths), settings)
+    if settings.get(_PROFILER) == "null":
+        del settings[_PROFILER]
     return Identity(choices, settings, facts(record))
 
 

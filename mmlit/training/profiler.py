@@ -12,7 +12,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
 
 
 def profiler_of(name: Any, *, directory: str) -> Profiler | None:
-    """The profiler that `trainer.profiler` names, which writes `fit-profile-0.txt` and `test-profile-0.txt`.
+    """The profiler that `trainer.profiler` names, which writes `fit-profile.txt` and `test-profile.txt`.
 
     Args:
         name: a key of Lightning's, or None for no profiler.

@@ -70,7 +70,7 @@ def _run_folders(directory: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(directory):  # follows no links
         path = Path(place)
         has_checkpoints = CHECKPOINTS in folders and any((path / CHECKPOINTS).glob(f"*{SUFFIX}"))
-        if FILE_NAME in files or STATUS in files or has_checkpoints:
+        if FILE_NAME in files + folders or STATUS in files or has_checkpoints:
             folders[:] = [name for name in folders if name not in (EVALUATIONS, CHECKPOINTS)]
             yield path
 
