@@ -146,6 +146,7 @@ def _keys(config: Any, path: str = "") -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     from mmlit.results import anchors, tuning
     from mmlit.results import command as compare
+    from mmlit.results.runs import command as runs
 
     parser = argparse.ArgumentParser(prog="mmlit", description="Compare image-text alignment strategies.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, module, about in (
         ("anchors", anchors, "published figures, and how far a run lies from them"),
         ("tuned", tuning, "what a tuning sweep found for each strategy"),
+        ("runs", runs, "find runs, show and compare them, remove the losers' checkpoints"),
     ):
         command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         module.add_arguments(command)
@@ -175,7 +177,17 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    completion = commands.add_parser("completion", help="TAB in a shell", description="Print a shell's completion.")
+    completion.add_argument("shell", choices=("bash", "zsh"), help='eval "$(mmlit completion bash)" switches it on')
+    completion.set_defaults(command=_completion)
     return parser
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from mmlit.configuration.completion import script
+
+    sys.stdout.write(script(_parser(), shell=arguments.shell))
+    return 0
 
 
 _EVALUATE = (

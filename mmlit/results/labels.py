@@ -54,6 +54,15 @@ def silent_settings(identities: Sequence[Identity], names: Sequence[str]) -> dic
     return found
 
 
+def varying_settings(identities: Sequence[Identity]) -> list[str]:
+    """The settings that differ between runs, but for those that follow from a choice which differs."""
+    settings = [one.settings for one in identities]
+    axes = tuple(f"{axis.replace('/', '.')}." for axis in differing_axes(identities))
+    names = [str(sorted(one.choices.items())) for one in identities]
+    own = _differing_among_equals(settings, names)
+    return [key for key in _differing(settings) if key in own or not f"{key}.".startswith(axes)]
+
+
 def _differing(tables: Iterable[dict[str, str]]) -> list[str]:
     """The keys whose value is not the same (or not present) in all tables, sorted."""
     tables = list(tables)

@@ -34,6 +34,10 @@ TRIALS = "trials"
 """The option that says how many settings were tried before; it makes a row, but its absence is as good as null."""
 
 
+_PROFILER = "trainer.profiler"
+"""A profiler makes a row, for its seconds say something else; its absence is as good as null."""
+
+
 class Identity(NamedTuple):
     """What two runs must share to be one row.
 
@@ -61,6 +65,8 @@ def identity(record: Record) -> Identity:
         config["checkpoint"] = Path(config["checkpoint"]).name  # its folder is the seed's own
     settings: dict[str, str] = {}
     _flatten(config, "", _prefixes(paths), settings)
+    if settings.get(_PROFILER) == "null":
+        del settings[_PROFILER]
     return Identity(choices, settings, facts(record))
 
 

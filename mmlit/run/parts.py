@@ -16,6 +16,7 @@ from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
 from mmlit.training.module import RetrievalModule
+from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
 from mmlit.training.status import StatusFile
 
@@ -98,7 +99,10 @@ def _trainer(job: Job) -> Trainer:
     ]
     # Writing to memory that is about to be written anyway helps to find bugs, and costs a twentieth of a CPU's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    trainer: Trainer = make(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory)
+    profiler = profiler_of(config.trainer.get("profiler"), directory=directory)
+    trainer: Trainer = make(
+        config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory, profiler=profiler
+    )
     if trainer.precision != (asked := str(config.trainer.precision)) and asked.endswith("-mixed"):
         raise ValueError(f"trainer.precision={asked} does not exist on this accelerator; use bf16-mixed or 32-true")
     return trainer

@@ -24,3 +24,12 @@ def test_later_evaluations_of_seeds_are_one_row(
             str(seed), seed=seed, change=lambda record, file=file: record["config"].update(fit=fit, checkpoint=file)
         )
     assert len(group_runs(find_runs([path.parent]))[0]) == rows
+
+
+def test_a_profiled_run_is_a_row_of_its_own(make_run: Callable[..., Path]) -> None:
+    """Its seconds say something else; without a profiler a run is what it was before there was the option."""
+    for seed, profiler in enumerate(({}, {"profiler": None}, {"profiler": "simple"})):
+        options = {"max_epochs": 3, **profiler}
+        path = make_run(str(seed), seed=seed, change=lambda record, own=options: record["config"].update(trainer=own))
+    rows = group_runs(find_runs([path.parent]))[0]
+    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
