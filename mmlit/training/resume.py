@@ -45,7 +45,7 @@ class ResumePoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = time.monotonic()
-        if self._loader is not None:
+        if self._loader is not None and trainer.train_dataloader is not None:
             trainer.train_dataloader.load_state_dict(self._loader)
             self._loader = None
 
