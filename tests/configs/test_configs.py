@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mmlit.configuration.binding import locate, problems, require_known_targets, targets
@@ -80,9 +81,17 @@ def test_sweep_begins_with_its_question_and_every_point_binds(path):
         config = compose(path.stem, [f"hydra.searchpath=[file://{CONF}]"], return_hydra_config=True)
     assert config.hydra.launcher._target_.endswith("ProcessLauncher")
     params = config.hydra.sweeper.params
-    for point in itertools.product(*([f"{key}={value}" for value in str(params[key]).split(",")] for key in params)):
+    for point in itertools.product(*([f"{key}={value}" for value in _values(key, params[key])] for key in params)):
         found = problems(composed(*point))
         assert all(line.endswith("must be given, got '???'") for line in found), found
+
+
+def _values(key: str, text: object) -> list[object]:
+    """What a sweep tries: the values of a list, the ends of an interval."""
+    parsed = OverridesParser.create().parse_override(f"{key}={text}")
+    if parsed.is_interval_sweep():
+        return [parsed.value().start, parsed.value().end]
+    return list(parsed.sweep_iterator(transformer=lambda value: value)) if parsed.is_sweep_override() else [text]
 
 
 def test_only_seed_paths_and_nothing_else_is_interpolated():
