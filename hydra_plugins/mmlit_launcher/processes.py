@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 class ProcessesConf:
     """Options of the launcher.
 
-    `jobs` at a time (null: one for each GPU, or for each four cores), `threads` of each process (null: the cores are
+    `jobs` at a time (null: one for each GPU, or each core up to four), `threads` of each process (null: the cores are
     shared out; results repeat to the last digit at one number), `dry_run`: only print what would run.
     """
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: cores of a job where there is no GPU and nobody says how many
-_CORES = 4
+#: jobs at a time where there is no GPU and nobody says how many: each needs memory of its own
+_JOBS = 4
 
 
 class Share(NamedTuple):
@@ -19,7 +19,7 @@ def shares(*, parallel: int | None, threads: int | None, num_devices: int, gpus:
     """Shares cores and GPUs out among jobs.
 
     Args:
-        parallel: jobs at a time, or None: as many as have `num_devices` GPUs to themselves, or four cores each.
+        parallel: jobs at a time, or None: as many as have `num_devices` GPUs, or cores, to themselves (cores: at most 4).
         threads: of each process, or None: what the cores give.
         num_devices: devices of a job, ≥ 1; each has a process.
         gpus: their names as CUDA_VISIBLE_DEVICES has them; empty where jobs use none.
@@ -33,7 +33,7 @@ def shares(*, parallel: int | None, threads: int | None, num_devices: int, gpus:
             raise ValueError(f"hydra.launcher.{name} must be >= 1, got {number}")
     if gpus and num_devices > len(gpus):
         raise ValueError(f"trainer.devices={num_devices}: only {len(gpus)} GPUs can be seen ({', '.join(gpus)})")
-    most = len(gpus) // num_devices if gpus else cores // (_CORES * num_devices)
+    most = len(gpus) // num_devices if gpus else min(_JOBS, cores // num_devices)
     parallel = parallel or max(1, most)
     threads = threads or max(1, cores // (parallel * num_devices))
     # With more jobs than that, several share a GPU.

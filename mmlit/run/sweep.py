@@ -36,7 +36,7 @@ def sweep(configs: Sequence[DictConfig], *, parallel: int | None, threads: int |
 
     Args:
         configs: one per job.
-        parallel: jobs at a time; None: one for each GPU, or for each four cores.
+        parallel: jobs at a time; None: one for each GPU, or each core up to four.
         threads: of each job; None: the cores are shared out.
 
     Raises:
