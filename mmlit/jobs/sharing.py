@@ -19,7 +19,7 @@ def shares(*, parallel: int | None, threads: int | None, num_devices: int, gpus:
     """Shares cores and GPUs out among jobs.
 
     Args:
-        parallel: jobs at a time, or None: as many as have `num_devices` GPUs, or cores, to themselves (cores: at most 4).
+        parallel: jobs at a time, or None: as many as have `num_devices` GPUs, or cores, alone (cores: at most 4).
         threads: of each process, or None: what the cores give.
         num_devices: devices of a job, ≥ 1; each has a process.
         gpus: their names as CUDA_VISIBLE_DEVICES has them; empty where jobs use none.
