@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +52,42 @@ def test_a_failed_job_does_not_stop_the_others(tmp_path):
     assert watcher.most == 2
     assert "hello" in (tmp_path / "job1" / "log.txt").read_text()
     assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 2  # two processes
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_job_that_another_process_works_on_is_waited_for(tmp_path, monkeypatch, finishes):
+    """Trap 28: it is run here only if the other ends without finishing it."""
+    monkeypatch.setattr("mmlit.jobs.pool._LONG_PAUSE", 0.1)
+    (job,) = works(tmp_path, (tmp_path / "ran here").touch)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(job.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "mine\n"
+    elsewhere = []
+
+    class Ending(Silent):
+        def show(self, running, ended, num_waiting, num_elsewhere):
+            elsewhere.append(num_elsewhere)
+            if num_elsewhere and holder.poll() is None:
+                assert not running
+                if finishes:
+                    (job.directory / "done").touch()
+                holder.communicate("end\n")
+
+    ended = run_all([job], parallel=1, watcher=Ending())
+    assert [outcome.error for outcome in ended] == [None]
+    assert elsewhere[0] == 1
+    assert elsewhere[-1] == 0
+    assert (tmp_path / "ran here").exists() != finishes
+
+
+HOLD = """
+import sys, pathlib
+from mmlit.jobs.claim import claimed
+with claimed(pathlib.Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
 
 
 def test_a_killed_job_is_told(tmp_path):
