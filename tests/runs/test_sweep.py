@@ -84,7 +84,7 @@ def test_a_plain_multirun_has_a_process_per_job_and_a_dry_run_shows_the_plan(tmp
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
     ran()
     assert {record["seed"] for record in records_of(tmp_path / "out").values()} == {0, 1}
-    assert all((path / "log.txt").is_file() for path in (tmp_path / "out").iterdir())
+    assert len(list((tmp_path / "out").glob("*/log.txt"))) == 2
     assert "2 runs, 0 of them to do" in ran("hydra.launcher.dry_run=true")
 
 
@@ -114,7 +114,7 @@ def test_two_sweeps_at_once_share_the_work(sweep_command, tmp_path):
         assert process.returncode == 0, told
     assert len(records_of(tmp_path / "sweep")) == 4
     for path in (tmp_path / "sweep").glob("*/log.txt"):
-        assert path.read_text().count("training: ") == 1, path
+        assert path.read_text().count("ranking ") == 1, path
 
 
 @pytest.mark.slow
