@@ -90,13 +90,13 @@ def _draw_points(axes: Axes, rows: Sequence[Row], seconds: Sequence[float]) -> N
             capsize=4,
             zorder=3,
         )
-    _scale(axes, seconds)
+    scale_costs(axes, seconds)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.2, y=0.16)
 
 
-def _scale(axes: Axes, seconds: Sequence[float]) -> None:
+def scale_costs(axes: Axes, seconds: Sequence[float]) -> None:
     """Count costs in powers where they span more than a factor of eight."""
     if min(seconds) > 0 and max(seconds) > 8 * min(seconds):
         axes.set_xscale("log")

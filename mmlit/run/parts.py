@@ -15,6 +15,7 @@ from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
+from mmlit.training.curves import Curves
 from mmlit.training.module import RetrievalModule
 from mmlit.training.status import StatusFile
 
@@ -91,7 +92,7 @@ def _trainer(job: Job) -> Trainer:
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
-    callbacks.append(StatusFile(path=job.directory / "status.json"))
+    callbacks += [Curves(), StatusFile(path=job.directory / "status.json")]
     # Writing to memory that is about to be written anyway helps to find bugs, and costs a twentieth of a CPU's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer: Trainer = make(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory)
