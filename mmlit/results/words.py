@@ -117,9 +117,9 @@ def _has_too_few_seeds(row: Row) -> bool:
     return len(row.seeds) < LEAST_SEEDS and (row.pairs_seen[1] > 0 or len(row.seeds) > 1)
 
 
-def listed(parts: Sequence[str]) -> str:
-    """A, B and C; of many some, and how many others."""
-    if len(parts) > READABLE:
-        parts = [*parts[: READABLE - 1], f"{len(parts) - READABLE + 1} others"]
+def listed(parts: Sequence[str], most: int = READABLE) -> str:
+    """A, B and C; of more than `most` the first ones, and how many others."""
+    if len(parts) > most:
+        parts = [*parts[: most - 1], f"{len(parts) - most + 1} others"]
     *head, last = parts
     return f"{', '.join(head)} and {last}" if head else last

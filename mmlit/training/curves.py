@@ -1,4 +1,4 @@
-"""Learning curves for the record: the training loss and the selection split's numbers, against the optimizer's steps."""
+"""Learning curves for the record: training loss and the selection split's numbers against optimizer steps."""
 
 import math
 from typing import Any

@@ -28,4 +28,6 @@ def _one(name: str, directories: Sequence[Path]) -> Evaluated:
         found = evaluations(directories, name)
     except ValueError as error:
         return Evaluated(name, f"No table: {error}.", None)
-    return Evaluated(name, f"{found.about}; mean ± standard deviation over seeds, without a test.", evaluation_table(found))
+    return Evaluated(
+        name, f"{found.about}; mean ± standard deviation over seeds, without a test.", evaluation_table(found)
+    )

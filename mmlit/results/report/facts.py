@@ -1,5 +1,6 @@
 """What the rows share, in what they differ, and what they were made with."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ def differing_settings(comparison: Comparison) -> tuple[list[Fact], list[Fact]]:
     axes = differing_axes(identities)
     minded = [_fact(axis, [one.choices.get(axis, ABSENT) for one in identities], labels) for axis in axes]
     below = tuple(f"{axis.replace('/', '.')}." for axis in axes)
-    following = []
+    following: list[Fact] = []
     for key in sorted({key for one in identities for key in one.settings}):
         values = [one.settings.get(key, ABSENT) for one in identities]
         if len(set(values)) > 1:
@@ -38,11 +39,24 @@ def differing_settings(comparison: Comparison) -> tuple[list[Fact], list[Fact]]:
     return [fact for fact in minded if any(rows != (value,) for value, rows in fact.values)], following
 
 
+def shortened(comparison: Comparison) -> Comparison:
+    """Labels with `lr=0.001` for `optimizer.lr=0.001`, where no two options would then have one name."""
+    option = re.compile(r"(?:(?<=^)|(?<=, ))[\w/]+(?:\.[\w/]+)*(?==)")
+    long = sorted({key for row in comparison.rows for key in option.findall(row.label)})
+    short = [key.rpartition(".")[2] for key in long]
+    names = {key: own if short.count(own) == 1 else key for key, own in zip(long, short, strict=True)}
+    labels = [option.sub(lambda found: names[found[0]], row.label) for row in comparison.rows]
+    rows = tuple(row._replace(label=label) for row, label in zip(comparison.rows, labels, strict=True))
+    return comparison._replace(rows=rows, baseline=rows[0].label)
+
+
 def shared_choices(groups: Sequence[Group]) -> dict[str, str]:
     """The choices that all rows share and a reader asks for first."""
     first = groups[0].identity.choices
     names = [axis for axis in _SHARED_AXES if first.get(axis) not in (None, "null")]
-    return {axis: first[axis] for axis in names if all(group.identity.choices.get(axis) == first[axis] for group in groups)}
+    return {
+        axis: first[axis] for axis in names if all(group.identity.choices.get(axis) == first[axis] for group in groups)
+    }
 
 
 def sources(comparison: Comparison) -> list[Fact]:

@@ -1,5 +1,6 @@
 """The plots of a report: quality against cost, learning curves, effects of options."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from mmlit.results.comparison import Row
+from mmlit.results.comparison import Row, Spread
 from mmlit.results.placement import place_labels
 from mmlit.results.plot import scale_costs
 from mmlit.results.report.drawing import INK, MUTED, PAPER, colour, drawn
@@ -22,6 +23,9 @@ _MARK = 7
 _LABELLED, _SHORT = 8, 26
 """Up to so many rows, and so many letters, points carry their labels; else the number that stands in the table."""
 
+_CROWD = 24
+"""With more rows only the best ones carry a number."""
+
 _MEASURES = {"val/rsum": "rsum", "val/i2t_r1": "i2t R@1, %", "val/t2i_r1": "t2i R@1, %"}
 
 
@@ -30,6 +34,15 @@ class Plot(NamedTuple):
 
     svg: str
     caption: str
+
+
+class Point(NamedTuple):
+    """A row in a plot of quality against cost."""
+
+    name: str
+    cost: float
+    quality: Spread
+    look: Look
 
 
 def trade_off(rows: Sequence[Row], looks: Sequence[Look]) -> list[Plot]:
@@ -45,11 +58,14 @@ def trade_off(rows: Sequence[Row], looks: Sequence[Look]) -> list[Plot]:
             for row, cost in list(zip(rows, costs, strict=True))[:_LABELLED]
         )
 
-        def draw(axes: Axes, renderer: Any, title: str = title, costs: Sequence[float] = costs) -> None:
-            _points(axes, rows, looks, costs)
+        places = zip(names, costs, rows, looks, strict=True)
+        given = [Point(name, cost, row.metrics["rsum"], look) for name, cost, row, look in places]
+
+        def draw(axes: Axes, renderer: Any, title: str = title, given: Sequence[Point] = given) -> None:
+            _points(axes, given)
             axes.set_xlabel(title)
             axes.set_ylabel("rsum")
-            _names(axes, renderer, names, costs, rows, looks)
+            _names(axes, renderer, given)
 
         about = f"rsum against {title}: {points}"
         plots.append(Plot(drawn(f"cost-{key}", about, (5.4, 3.7), draw), ""))
@@ -115,58 +131,66 @@ def effect_plot(number: int, effect: Effect) -> str:
         axes.grid(visible=False, axis="y")
 
     told = "; ".join(f"{value.name}: {value.mean:.1f}" for value in effect.values)
-    return drawn(f"effect{number}", f"mean rsum by {effect.option}: {told}", (5.4, 0.9 + 0.32 * len(effect.values)), draw)
+    return drawn(
+        f"effect{number}", f"mean rsum by {effect.option}: {told}", (5.4, 0.9 + 0.32 * len(effect.values)), draw
+    )
 
 
-def _points(axes: Axes, rows: Sequence[Row], looks: Sequence[Look], costs: Sequence[float]) -> None:
-    for place, (row, look, cost) in enumerate(zip(rows, looks, costs, strict=True)):
+def _points(axes: Axes, points: Sequence[Point]) -> None:
+    alike: dict[tuple[Look, bool], list[Point]] = {}  # drawn at once, which takes far less time
+    for place, point in enumerate(points):
+        alike.setdefault((point.look._replace(dash="-"), place == 0), []).append(point)
+    for (look, is_baseline), own in alike.items():
         axes.errorbar(
-            cost,
-            row.metrics["rsum"].mean,
-            yerr=row.metrics["rsum"].sd,
+            [point.cost for point in own],
+            [point.quality.mean for point in own],
+            yerr=[math.nan if point.quality.sd is None else point.quality.sd for point in own],
             fmt=look.mark,
             markersize=7,
-            markerfacecolor=colour(look.colour) if place else PAPER,  # the baseline is hollow
+            markerfacecolor=PAPER if is_baseline else colour(look.colour),  # the baseline is hollow
             markeredgewidth=1.6,
             color=colour(look.colour),
             capsize=3,
             zorder=3,
         )
-    scale_costs(axes, costs)
+    scale_costs(axes, [point.cost for point in points])
     axes.margins(x=0.2, y=0.16)
 
 
-def _names(
-    axes: Axes, renderer: Any, names: Sequence[str], costs: Sequence[float], rows: Sequence[Row], looks: Sequence[Look]
-) -> None:
-    axes.figure.draw(renderer)  # only a drawn figure knows where its points lie
-    marks, labels = [], []
-    for name, cost, row, look in zip(names, costs, rows, looks, strict=True):
-        quality = row.metrics["rsum"]
-        ends = [(cost, quality.mean + side * (quality.sd or 0.0)) for side in (-1, 1)]
-        marks.append(Bbox(axes.transData.transform(ends)).padded(_MARK))
-        label = axes.annotate(
-            name,
-            (cost, quality.mean),
+def _labelled(points: Sequence[Point]) -> list[Point]:
+    """Which points carry a label: all if they are few enough, else the baseline and those of the highest rsum."""
+    if len(points) <= _CROWD:
+        return list(points)
+    return [points[0], *sorted(points[1:], key=lambda point: -point.quality.mean)[:_LABELLED]]
+
+
+def _names(axes: Axes, renderer: Any, points: Sequence[Point]) -> None:
+    axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]  # lays out: where are the points?
+    ends = [[(one.cost, one.quality.mean + side * (one.quality.sd or 0.0)) for side in (-1, 1)] for one in points]
+    marks = [Bbox(axes.transData.transform(each)).padded(_MARK) for each in ends]
+    labels = [
+        axes.annotate(
+            point.name,
+            (point.cost, point.quality.mean),
             xytext=(0, 0),
             textcoords="offset points",
-            color=colour(look.colour),
+            color=colour(point.look.colour),
             zorder=4,
             parse_math=False,
-            gid=f"halo{len(labels)}",
+            gid=f"halo{number}",
+            in_layout=False,  # the axes' room must not depend on labels whose places depend on the axes
         )
-        label.set_in_layout(False)  # the axes' room must not depend on labels whose places depend on the axes
-        labels.append(label)
+        for number, point in enumerate(_labelled(points))
+    ]
     place_labels(labels, marks, axes.get_window_extent(renderer), renderer)
 
 
 def _curve(axes: Axes, one: Learning, measure: str, look: Look) -> None:
     curve = one.measures[measure]
-    own = {"color": colour(look.colour), "linestyle": look.dash, "linewidth": 1.8}
     if len(curve.steps) == 1:
         axes.errorbar(curve.steps, curve.mean, yerr=curve.sd, fmt=look.mark, capsize=3, color=colour(look.colour))
         return
-    axes.plot(curve.steps, curve.mean, zorder=3, **own)
+    axes.plot(curve.steps, curve.mean, zorder=3, color=colour(look.colour), linestyle=look.dash, linewidth=1.8)
     if curve.sd is not None:
         low, high = curve.mean - curve.sd, curve.mean + curve.sd
         axes.fill_between(curve.steps, low, high, color=colour(look.colour), alpha=0.16, linewidth=0)

@@ -16,7 +16,7 @@ from mmlit.results.report.commands import command
 from mmlit.results.report.effects import effects
 from mmlit.results.report.evaluated import evaluated
 from mmlit.results.report.examples import Gallery, gallery
-from mmlit.results.report.facts import differing_settings, shared_choices, sources
+from mmlit.results.report.facts import differing_settings, shared_choices, shortened, sources
 from mmlit.results.report.figures import effect_plot, loss_plots, numbered, selection_plots, trade_off
 from mmlit.results.report.learning import learning
 from mmlit.results.report.looks import Look, looks
@@ -45,6 +45,7 @@ def page(comparison: Comparison, directories: Sequence[Path]) -> str:
         comparison: with its groups.
         directories: where it was read from; later evaluations are gathered there.
     """
+    comparison = shortened(comparison)
     told, own = verdict(comparison), looks(comparison.groups)
     best, records = told.picks[0].row, [record for group in comparison.groups for record in group.records]
     examples = _examples(comparison, best)
@@ -80,7 +81,11 @@ def page(comparison: Comparison, directories: Sequence[Path]) -> str:
 
 def _template() -> Any:
     engine = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return engine.get_template("page.html")
 

@@ -6,10 +6,13 @@ from typing import NamedTuple
 from mmlit.results.comparison import METRICS, Comparison, Row, Spread
 from mmlit.results.differences import LEAST_SEEDS, Difference
 from mmlit.results.evaluations import EvaluationTable
-from mmlit.results.rows import Group
 from mmlit.results.report.verdict import duration, milliseconds, query_milliseconds
+from mmlit.results.rows import Group
 from mmlit.results.table import probability
 from mmlit.results.words import TITLES
+
+_SHORT = 20
+"""Letters of a label that a heading takes."""
 
 
 class Cell(NamedTuple):
@@ -41,7 +44,9 @@ def main_table(comparison: Comparison) -> Table:
     other = comparison.baseline
     told = {
         "rsum": Column("rsum", "sum of R@1, 5, 10 in both directions, 0 to 600: mean ± standard deviation over seeds"),
-        "difference": Column(f"Δ {other}", f"difference in rsum to the baseline, {other}"),
+        "difference": Column(
+            f"Δ {other if len(other) <= _SHORT else 'baseline'}", f"difference in rsum to the baseline, {other}"
+        ),
         "models": Column("these models", "(a) do these trained models differ on images like these?", number=False),
         "method": Column("the method", "(b) would another training show the difference, too?", number=False),
         "training": Column("training", "of one run, on the machine named below"),
@@ -92,7 +97,7 @@ def pairs_table(comparison: Comparison, row: int) -> Table:
     """One row's lead in rsum over each other one, with both statements."""
     label = comparison.rows[row].label
     columns = (
-        Column(f"lead of {label}", "points of rsum"),
+        Column(f"lead of {label}" if len(label) <= _SHORT else "lead", "of the best row, points of rsum"),
         Column("± images", "standard error of drawing other images"),
         Column("(a) these models", "statement (a)", number=False),
         Column("± images, seeds", "standard error of drawing other images and seeds"),
@@ -114,7 +119,9 @@ def pairs_table(comparison: Comparison, row: int) -> Table:
 
 def diagnostics_table(comparison: Comparison) -> Table | None:
     """What the records know of the embeddings: mean ± sd over seeds."""
-    names = list(dict.fromkeys(name for group in comparison.groups for one in group.records for name in one.diagnostics))
+    names = list(
+        dict.fromkeys(name for group in comparison.groups for one in group.records for name in one.diagnostics)
+    )
     if not names:
         return None
     lines = [[_diagnostic(group, name) for name in names] for group in comparison.groups]
@@ -141,7 +148,10 @@ def evaluation_table(table: EvaluationTable) -> Table:
     """Metrics down, rows across, as `mmlit compare --evaluation` has it."""
     names = list(table.rows)
     body = [
-        (Cell(metric), *(Cell("–") if (own := row.get(metric)) is None else _spread(own) for row in table.rows.values()))
+        (
+            Cell(metric),
+            *(Cell("–") if (own := row.get(metric)) is None else _spread(own) for row in table.rows.values()),
+        )
         for metric in table.metrics
     ]
     columns = (Column("metric", number=False), *(Column(name) for name in names))
@@ -193,5 +203,3 @@ def _diagnostic(group: Group, name: str) -> Cell:
 
 def _plain(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-

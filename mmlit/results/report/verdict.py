@@ -8,7 +8,7 @@ import numpy as np
 from mmlit.results.comparison import Comparison, Row
 from mmlit.results.differences import LEAST_SEEDS, Difference
 from mmlit.results.likeness import UNLIKE
-from mmlit.results.words import listed
+from mmlit.results.words import READABLE, listed
 
 AS_CHEAP = 1.5
 """Seconds that differ by less than this factor count as equal: machines are busy, and small ones most."""
@@ -98,9 +98,10 @@ def _trade(rows: Sequence[Row], best: int, value: int) -> str:
 
 def _quality(rows: Sequence[Row], best: int) -> Reason:
     own = rows[best].metrics
+    pictures, captions = (f"{own[name].mean:.1f}\N{NO-BREAK SPACE}%" for name in ("i2t_r1", "t2i_r1"))
     text = (
-        f"{rows[best].label} has the highest score (rsum {own['rsum'].mean:.1f}). It finds the right caption of a picture "
-        f"first in {own['i2t_r1'].mean:.1f} % of cases, the right picture of a caption in {own['t2i_r1'].mean:.1f} %."
+        f"{rows[best].label} has the highest score (rsum {own['rsum'].mean:.1f}). It finds the right caption of a "
+        f"picture first in {pictures} of cases, the right picture of a caption in {captions}."
     )
     return Reason("Quality.", text)
 
@@ -109,14 +110,17 @@ def _evidence(rows: Sequence[Row], best: int, leads: dict[int, Difference]) -> l
     """The best row's lead over each other one, by how much of it is shown."""
 
     def lead_over(which: Sequence[int]) -> str:
-        return f"The lead of {rows[best].label} over " + listed([f"{rows[i].label} ({leads[i].value:+.1f})" for i in which])
+        named = [f"{rows[i].label} ({leads[i].value:+.1f})" for i in which]
+        return f"The lead of {rows[best].label} over {_few(named)}"
 
     methods = [i for i, own in leads.items() if own.methods_hold]
     checkpoints = [i for i, own in leads.items() if own.checkpoints_hold and not own.methods_hold]
     neither = [i for i, own in leads.items() if not own.checkpoints_hold]
     told = []
     if methods:
-        told.append(Reason("Shown for the method.", f"{lead_over(methods)} is to be expected of another training, too."))
+        told.append(
+            Reason("Shown for the method.", f"{lead_over(methods)} is to be expected of another training, too.")
+        )
     if checkpoints:
         judged = any(leads[i].methods_hold is False for i in checkpoints)
         why = "more seeds or a larger lead would be needed" if judged else f"it takes {LEAST_SEEDS} seeds to say that"
@@ -159,7 +163,7 @@ def _beaten(comparison: Comparison, alike: Sequence[int]) -> list[Reason]:
     if not beaten:
         return []
     each = "another row ranks" if len(beaten) == 1 else "each time another row ranks"
-    text = f"{listed(beaten)}: {each} better, shown for these trained models, at about the same cost or less."
+    text = f"{_few(beaten)}: {each} better, shown for these trained models, at about the same cost or less."
     return [Reason("No reason to choose here.", text)]
 
 
@@ -168,12 +172,20 @@ def _cautions(comparison: Comparison) -> list[Reason]:
     if any(note.startswith(UNLIKE) for note in comparison.notes):
         told.append(Reason("Mind the notes.", "The rows are unlike: differences are not due to the strategy alone."))
     if len({row.trials for row in comparison.rows}) > 1:
-        told.append(Reason("Mind the options.", "Some rows were tuned, by a number of trials that others did not have."))
+        told.append(
+            Reason("Mind the options.", "Some rows were tuned, by a number of trials that others did not have.")
+        )
     few = [row for row in comparison.rows if len(row.seeds) < LEAST_SEEDS and row.pairs_seen[1] > 0]
     if few:
-        text = f"{len(few)} of {len(comparison.rows)} rows have fewer than {LEAST_SEEDS}: nothing is shown of them as methods."
+        told_of = f"{len(few)} of {len(comparison.rows)} rows"
+        text = f"{told_of} have fewer than {LEAST_SEEDS}: nothing is shown of them as methods."
         told.append(Reason("Mind the seeds.", text))
     return told
+
+
+def _few(labels: Sequence[str]) -> str:
+    """A sentence that names many rows is not read."""
+    return listed(labels, most=READABLE if len(labels) <= READABLE else 4)
 
 
 def _times(more: float, less: float) -> str:
