@@ -47,19 +47,31 @@ def colour(number: int) -> str:
     return _SERIES.format(number)
 
 
-def drawn(name: str, about: str, size: tuple[float, float], draw: Callable[[Axes, Any], object]) -> str:
+def drawn(
+    name: str,
+    about: str,
+    size: tuple[float, float],
+    draw: Callable[[Axes], object],
+    label: Callable[[Axes, Any], object] | None = None,
+) -> str:
     """Draw one panel as an `<svg>` for the page.
 
     Args:
         name: a word that no other figure of the page has: ids of one page must differ.
         about: what a reader who cannot see it is told.
         size: inches.
-        draw: gets the axes and a renderer that measures texts.
+        draw: gets the axes.
+        label: gets the axes once they have their place, and a renderer that measures texts.
     """
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=size, dpi=72, layout="constrained")
         canvas = FigureCanvasAgg(figure)
-        draw(figure.subplots(), canvas.get_renderer())
+        axes = figure.subplots()
+        draw(axes)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the places are found: to find them again takes most of the time
+        if label is not None:
+            label(axes, canvas.get_renderer())
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return _for_page(file.getvalue(), name, about)

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mmlit.results.comparison import Comparison
-from mmlit.results.labels import ABSENT, differing_axes
+from mmlit.results.labels import ABSENT, FIRST_AXIS, differing_axes
 from mmlit.results.rows import Group
 from mmlit.results.schema import Record
 
+_CHOICES = Path(__file__).resolve().parents[3] / "conf" / FIRST_AXIS
 _SHARED_AXES = ("data", "image_encoder", "text_encoder", "optimizer", "schedule", "features")
 _VERSIONS = ("python", "torch", "lightning", "transformers", "mmlit", "platform", "device", "threads")
 
@@ -48,6 +50,14 @@ def shortened(comparison: Comparison) -> Comparison:
     labels = [option.sub(lambda found: names[found[0]], row.label) for row in comparison.rows]
     rows = tuple(row._replace(label=label) for row, label in zip(comparison.rows, labels, strict=True))
     return comparison._replace(rows=rows, baseline=rows[0].label)
+
+
+def strategies(groups: Sequence[Group]) -> dict[str, str]:
+    """What each strategy is, in the words of its yaml file; of one that this mmlit does not have, nothing."""
+    chosen = dict.fromkeys(str(group.identity.choices.get(FIRST_AXIS)) for group in groups)
+    files = {name: _CHOICES / f"{Path(name).name}.yaml" for name in chosen}
+    told = {name: file.read_text(encoding="utf-8").splitlines()[0] for name, file in files.items() if file.is_file()}
+    return {name: line.lstrip("# ") for name, line in told.items() if line.startswith("#")}
 
 
 def shared_choices(groups: Sequence[Group]) -> dict[str, str]:

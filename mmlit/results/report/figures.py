@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -61,14 +62,13 @@ def trade_off(rows: Sequence[Row], looks: Sequence[Look]) -> list[Plot]:
         places = zip(names, costs, rows, looks, strict=True)
         given = [Point(name, cost, row.metrics["rsum"], look) for name, cost, row, look in places]
 
-        def draw(axes: Axes, renderer: Any, title: str = title, given: Sequence[Point] = given) -> None:
+        def draw(axes: Axes, title: str = title, given: Sequence[Point] = given) -> None:
             _points(axes, given)
             axes.set_xlabel(title)
             axes.set_ylabel("rsum")
-            _names(axes, renderer, given)
 
         about = f"rsum against {title}: {points}"
-        plots.append(Plot(drawn(f"cost-{key}", about, (5.4, 3.7), draw), ""))
+        plots.append(Plot(drawn(f"cost-{key}", about, (5.4, 3.7), draw, partial(_names, points=given)), ""))
     return plots
 
 
@@ -90,7 +90,7 @@ def selection_plots(curves: Sequence[Learning], looks: Sequence[Look]) -> list[P
         if not any(len(one.measures[measure].steps) > 1 for one, _ in shown):
             continue
 
-        def draw(axes: Axes, _: Any, shown: Any = shown, measure: str = measure, title: str = title) -> None:
+        def draw(axes: Axes, shown: Any = shown, measure: str = measure, title: str = title) -> None:
             for one, look in shown:
                 _curve(axes, one, measure, look)
             _label_steps(axes, title)
@@ -108,7 +108,7 @@ def loss_plots(curves: Sequence[Learning], looks: Sequence[Look]) -> list[Plot]:
         if "train/loss" not in one.measures:
             continue
 
-        def draw(axes: Axes, _: Any, one: Learning = one, look: Look = look) -> None:
+        def draw(axes: Axes, one: Learning = one, look: Look = look) -> None:
             _curve(axes, one, "train/loss", look)
             _label_steps(axes, "training loss")
 
@@ -120,7 +120,7 @@ def loss_plots(curves: Sequence[Learning], looks: Sequence[Look]) -> list[Plot]:
 def effect_plot(number: int, effect: Effect) -> str:
     """Each combination of the other options as a dot, their mean as a bar, for every value of one option."""
 
-    def draw(axes: Axes, _: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, value in enumerate(effect.values):
             points = [block[place] for block in effect.blocks]
             axes.plot(points, [place] * len(points), "o", color=MUTED, markersize=4, alpha=0.55, markeredgewidth=0)
@@ -165,7 +165,6 @@ def _labelled(points: Sequence[Point]) -> list[Point]:
 
 
 def _names(axes: Axes, renderer: Any, points: Sequence[Point]) -> None:
-    axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]  # lays out: where are the points?
     ends = [[(one.cost, one.quality.mean + side * (one.quality.sd or 0.0)) for side in (-1, 1)] for one in points]
     marks = [Bbox(axes.transData.transform(each)).padded(_MARK) for each in ends]
     labels = [

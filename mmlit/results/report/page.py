@@ -16,7 +16,7 @@ from mmlit.results.report.commands import command
 from mmlit.results.report.effects import effects
 from mmlit.results.report.evaluated import evaluated
 from mmlit.results.report.examples import Gallery, gallery
-from mmlit.results.report.facts import differing_settings, shared_choices, shortened, sources
+from mmlit.results.report.facts import differing_settings, shared_choices, shortened, sources, strategies
 from mmlit.results.report.figures import effect_plot, loss_plots, numbered, selection_plots, trade_off
 from mmlit.results.report.learning import learning
 from mmlit.results.report.looks import Look, looks
@@ -71,6 +71,7 @@ def page(comparison: Comparison, directories: Sequence[Path]) -> str:
         commands=[command(group) for group in comparison.groups],
         sources=sources(comparison),
         shared=shared_choices(comparison.groups),
+        strategies=strategies(comparison.groups),
         newest=max(record.finished_at for record in records).date().isoformat(),
         num_runs=len(records),
         style=style,

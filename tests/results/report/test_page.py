@@ -166,3 +166,11 @@ def test_one_row_and_later_evaluations(make_run: MakeRun, tmp_path: Path) -> Non
     text = page(compare([tmp_path / "runs"]), [tmp_path / "runs"])
     assert "7 pairs" in text
     assert 'data-sort="61.25"' in text
+
+
+def test_strategies_are_told_in_the_words_of_their_files(make_run: MakeRun, tmp_path: Path) -> None:
+    for name, alignment in (("p", "projection"), ("j", "joint"), ("o", "../../README")):
+        make_run(name, alignment=alignment)
+    text = Seen(page(compare([tmp_path / "runs"]), [tmp_path / "runs"])).text
+    line = (ROOT / "conf" / "alignment" / "joint.yaml").read_text().splitlines()[0].removeprefix("# ")
+    assert line in text
