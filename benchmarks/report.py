@@ -7,6 +7,7 @@ of 1,000 images with 5,000 captions, then calls `mmlit compare --report` in a pr
 import argparse
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -117,22 +118,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
         number = write_runs(runs)
-        seconds = min(_seconds(runs) for _ in range(3 if options.full else 1))
+        seconds, busy = min(_seconds(runs) for _ in range(3 if options.full else 1))
         size = (runs / "report.html").stat().st_size / 1e6
-    print(f"{'records':>8}{'rows':>6}{'seconds':>9}{'MB':>7}")
-    print(f"{number:>8}{number // len(SEEDS):>6}{seconds:>9.1f}{size:>7.2f}")
+    print(f"{'records':>8}{'rows':>6}{'seconds':>9}{'of CPU':>8}{'MB':>7}")
+    print(f"{number:>8}{number // len(SEEDS):>6}{seconds:>9.1f}{busy:>8.1f}{size:>7.2f}")
     results = [
         {"name": "seconds for 500 records", "value": round(seconds, 1), "goal": "<= 10", "met": seconds <= 10},
+        {"name": "seconds of CPU", "value": round(busy, 1), "goal": None, "met": None},
         {"name": "megabytes of HTML", "value": round(size, 2), "goal": None, "met": None},
     ]
     print(json.dumps({"benchmark": "report", "results": results}))
 
 
-def _seconds(runs: Path) -> float:
+def _seconds(runs: Path) -> tuple[float, float]:
+    """Wall-clock seconds, and those that a core worked: on a busy machine they differ much."""
     command = [sys.executable, "-m", "mmlit.cli", "compare", str(runs), "--report", str(runs / "report.html")]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, busy
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def _quality(rows: Sequence[Row], best: int) -> Reason:
     pictures, captions = (f"{own[name].mean:.1f}\N{NO-BREAK SPACE}%" for name in ("i2t_r1", "t2i_r1"))
     text = (
         f"{rows[best].label} has the highest score: its six recalls (at 1, 5 and 10, both ways) add up to "
-        f"{own['rsum'].mean:.1f} of 600, the rsum. It finds the right caption of a picture first in {pictures} of cases, "
-        f"the right picture of a caption in {captions}."
+        f"{own['rsum'].mean:.1f} of 600, the rsum. It finds the right caption of a picture first in {pictures} of "
+        f"cases, the right picture of a caption in {captions}."
     )
     return Reason("Quality.", text)
 
