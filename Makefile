@@ -18,10 +18,10 @@ setup: .venv/installed  ## make .venv and install the pinned requirements and th
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-compare: setup  ## run the comparison of the four alignments (about 12 minutes on 2 cores) and print its table
+compare: setup  ## run the comparison of the four alignments (about 12 minutes on 2 cores), print its table, write its report
 	$(BIN)/mmlit data scenes --root data/scenes
 	$(BIN)/python train.py --config-dir sweeps --config-name alignments
-	$(BIN)/mmlit compare outputs/alignments
+	$(BIN)/mmlit compare outputs/alignments --report outputs/alignments/report.html
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",
-        description="Compare finished runs: table.md, table.csv and a plot.",
+        description="Compare finished runs: table.md, .csv, .tex and a plot; on request a report.",
     )
     compare.add_arguments(comparison)
     comparison.set_defaults(command=compare.run)

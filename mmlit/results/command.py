@@ -11,22 +11,30 @@ from mmlit.results.atomic import write_atomically
 from mmlit.results.compare import compare
 from mmlit.results.comparison import Comparison
 from mmlit.results.evaluations import evaluation_markdown, evaluation_terminal, evaluations
+from mmlit.results.latex import latex
 from mmlit.results.spreadsheet import comma_separated
 from mmlit.results.table import markdown, terminal
 
 TABLE = "table.md"
 SPREADSHEET = "table.csv"
+LATEX = "table.tex"
 PICTURE = "comparison.png"
 
 
 def write_comparison(
-    directories: Sequence[Path], *, output: Path, baseline: str | None = None, allow_unlike: bool = False
+    directories: Sequence[Path],
+    *,
+    output: Path,
+    report: Path | None = None,
+    baseline: str | None = None,
+    allow_unlike: bool = False,
 ) -> Comparison:
-    """Compare runs and write `table.md`, `table.csv` and `comparison.png`, each atomically.
+    """Compare runs and write `table.md`, `table.csv`, `table.tex` and `comparison.png`, each atomically.
 
     Args:
         directories: searched recursively for records.
         output: where the files go; made if missing.
+        report: the HTML file to write, None for none.
         baseline: the reference row's label; by default `projection`, or else the first row.
         allow_unlike: compare rows that differ in split, gallery, protocol, data or budget, and say so.
 
@@ -41,10 +49,15 @@ def write_comparison(
     files = {
         TABLE: markdown(comparison).encode(),
         SPREADSHEET: comma_separated(comparison).encode(),
+        LATEX: latex(comparison).encode(),
         PICTURE: picture(comparison),
     }
     for name, content in files.items():
         write_atomically(output / name, content)
+    if report is not None:
+        from mmlit.results.report.page import page
+
+        write_atomically(report, page(comparison, directories).encode())
     return comparison
 
 
@@ -58,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help=f"where {TABLE}, {SPREADSHEET} and {PICTURE} go (default: the first DIR)",
+        help=f"where {TABLE}, {SPREADSHEET}, {LATEX} and {PICTURE} go (default: the first DIR)",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="also write a report, one HTML file that needs nothing beside it"
     )
     parser.add_argument(
         "--evaluation",
@@ -83,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     try:
         if arguments.evaluation is not None:
+            if arguments.report is not None:
+                raise ValueError("--report shows every evaluation: leave --evaluation out")
             table = evaluations(arguments.directories, arguments.evaluation)
             file = f"{table.evaluator}.md"
             write_atomically(output / file, evaluation_markdown(table).encode())
@@ -92,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         comparison = write_comparison(
             arguments.directories,
             output=output,
+            report=arguments.report,
             baseline=arguments.baseline,
             allow_unlike=arguments.allow_unlike,
         )
@@ -99,5 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"mmlit compare: {error}\n")
         return 2
     console.print(terminal(comparison))
-    console.print(f"Written: {output}/{TABLE}, {SPREADSHEET}, {PICTURE}", markup=False, soft_wrap=True)
+    console.print(f"Written: {output}/{TABLE}, {SPREADSHEET}, {LATEX}, {PICTURE}", markup=False, soft_wrap=True)
+    if arguments.report is not None:
+        console.print(f"Report: {arguments.report}", markup=False, soft_wrap=True)
     return 0

@@ -8,7 +8,7 @@ import numpy as np
 from mmlit.results.comparison import DIFFERENCES, METRICS, Comparison, Row, Spread
 from mmlit.results.differences import Difference, Pairwise
 from mmlit.results.labels import FIRST_AXIS, labels, silent_settings
-from mmlit.results.likeness import budget, differs, notes_on_runs, unlike, untrained
+from mmlit.results.likeness import UNLIKE, budget, differs, notes_on_runs, unlike, untrained
 from mmlit.results.paired import Outcome, Queries, check_same_queries, hits_of, outcome_of
 from mmlit.results.ranks import FILE_NAME as RANKS_NAME
 from mmlit.results.ranks import Ranks, read_ranks
@@ -55,6 +55,7 @@ def compare(directories: Sequence[Path], *, baseline: str | None = None, allow_u
         subject=_subject([record for group in (groups[chosen], *groups) for record in group.records]),
         notes=tuple(notes),
         pairs=tests["rsum"].taken(order),
+        groups=tuple(groups[i] for i in order),
     )
 
 
@@ -84,7 +85,7 @@ def _notes(groups: Sequence[Group], names: Sequence[str], allow_unlike: bool) ->
     trained = {name: group.identity for name, group in zip(names, groups, strict=True) if not untrained(group.records)}
     silent = silent_settings(list(trained.values()), list(trained))
     return [
-        *(f"Unlike rows: {fault}." for fault in faults),
+        *(f"{UNLIKE}: {fault}." for fault in faults),
         *notes_on_runs(records),
         *(f"{differs(key, having)}." for key, having in silent.items()),
     ]
@@ -121,7 +122,7 @@ def _tests(groups: Sequence[Group]) -> dict[str, Pairwise]:
 
 def _ranks(run: Run) -> Ranks:
     """Read a run's ranks, and make sure that they are those of the record beside them."""
-    ranks = read_ranks(run.directory)
+    ranks = read_ranks(run.directory, tops=False)
     for metric, rank in (("i2t_r1", ranks.i2t_rank), ("t2i_r1", ranks.t2i_rank)):
         own, said = 100 * float(np.mean(rank == 1)), getattr(run.record.metrics, metric)
         if abs(own - said) > _TOLERANCE:

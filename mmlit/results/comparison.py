@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from mmlit.results.differences import Difference, Pairwise
+from mmlit.results.rows import Group
 
 METRICS = (
     "i2t_r1",
@@ -55,7 +56,7 @@ class Row(NamedTuple):
 class Comparison(NamedTuple):
     """Rows (the baseline first, then by falling rsum), its label, what R@K refers to, and what to mind.
 
-    `pairs` holds the differences in rsum between all rows, in their order.
+    `pairs` holds the differences in rsum between all rows, in their order, `groups` their runs.
     """
 
     rows: tuple[Row, ...]
@@ -63,3 +64,4 @@ class Comparison(NamedTuple):
     subject: str
     notes: tuple[str, ...]
     pairs: Pairwise
+    groups: tuple[Group, ...] = ()

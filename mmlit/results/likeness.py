@@ -9,6 +9,8 @@ from mmlit.results.settings import facts
 Rows = Mapping[str, Sequence[Record]]
 """A row's label → the records of its seeds."""
 
+UNLIKE = "Unlike rows"
+"""How a note begins that says in what rows are unlike."""
 
 _NAMED = 5
 """How many rows, and how many values, a message names."""

@@ -45,16 +45,29 @@ def place_labels(labels: Sequence[Annotation], marks: Sequence[Bbox], frame: Bbo
     """
     taken = np.array([mark.extents for mark in marks]).reshape(-1, 4)
     for label in labels:
-        costs = [_covered(_put(label, place, renderer), taken, frame) for place in _PLACES]
-        chosen = _put(label, _PLACES[costs.index(min(costs))], renderer)
-        taken = np.vstack([taken, chosen.extents])
+        # Measured once: a text's size does not depend on its place, and measuring takes most of the time.
+        _put(label, Place(0, 0, "left", "bottom"))
+        corner = label.get_window_extent(renderer)
+        boxes = [_moved(corner, place, renderer) for place in _PLACES]
+        costs = [_covered(box, taken, frame) for box in boxes]
+        chosen = costs.index(min(costs))
+        _put(label, _PLACES[chosen])
+        taken = np.vstack([taken, boxes[chosen].extents])
 
 
-def _put(label: Annotation, place: Place, renderer: RendererBase) -> Bbox:
+def _put(label: Annotation, place: Place) -> None:
     label.set_position((place.right, place.above))
     label.set_horizontalalignment(place.across)
     label.set_verticalalignment(place.upright)
-    return label.get_window_extent(renderer)
+
+
+def _moved(corner: Bbox, place: Place, renderer: RendererBase) -> Bbox:
+    """Where a label is that stands right of and above its point if it is put to another place."""
+    across = {"left": 0.0, "center": 0.5, "right": 1.0}[place.across]
+    upright = {"bottom": 0.0, "center": 0.5, "top": 1.0}[place.upright]
+    pixel = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+    x0, y0, x1, y1 = map(float, corner.extents)
+    return corner.translated(place.right * pixel - across * (x1 - x0), place.above * pixel - upright * (y1 - y0))
 
 
 def _covered(box: Bbox, taken: NDArray[np.float64], frame: Bbox) -> float:

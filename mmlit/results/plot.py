@@ -1,6 +1,7 @@
 """The trade-off in one picture: what quality costs in training and in evaluation."""
 
 import io
+import math
 from collections.abc import Sequence
 
 from matplotlib import style
@@ -20,6 +21,9 @@ WIDTH, HEIGHT, DPI = 9.0, 4.2, 200
 
 _LEGEND_LINE = 0.24
 """Inches that a line of the legend adds to the height."""
+
+_NAMED = 24
+"""With more rows, only the first ones have a label: the baseline and those of the highest rsum."""
 
 _MARK = 16
 """Pixels from a point's centre to where a label may begin."""
@@ -41,7 +45,8 @@ _STYLE = {
 def picture(comparison: Comparison) -> bytes:
     """Draw rsum (mean ± sd over seeds) against seconds of training and of evaluation.
 
-    Points carry their labels, or numbers and a legend below where labels are many or long.
+    Points carry their labels, or numbers and a legend below where labels are many or long. Of very many rows the
+    baseline and the next best are named.
 
     Returns:
         A PNG of 1800 × 840 pixels, higher with a legend; the same comparison gives the same bytes.
@@ -49,11 +54,12 @@ def picture(comparison: Comparison) -> bytes:
     rows = comparison.rows
     numbered = len(rows) > 6 or max(len(row.label) for row in rows) > 24
     names = [str(i) for i in range(1, len(rows) + 1)] if numbered else [row.label for row in rows]
+    shown = names[:_NAMED]
     panels = (
         ("training, seconds per run", [row.fit_seconds.mean for row in rows]),
         ("evaluation, seconds per run", [row.evaluation_seconds.mean for row in rows]),
     )
-    height = HEIGHT + _LEGEND_LINE * (len(rows) + 1) / 2 if numbered else HEIGHT
+    height = HEIGHT + _LEGEND_LINE * (len(shown) + 1) / 2 if numbered else HEIGHT
     # The default style first: a user's own matplotlibrc shall not change the picture.
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white", layout="constrained")
@@ -64,39 +70,40 @@ def picture(comparison: Comparison) -> bytes:
             axes.set_xlabel(label)
         both[0].set_ylabel("rsum, mean ± sd over seeds")
         if numbered:
-            _draw_legend(figure, rows)
+            _draw_legend(figure, rows[:_NAMED])
         # Only a drawn figure knows where its points lie.
         canvas.draw()
         for axes, (_, seconds) in zip(both, panels, strict=True):
             places = [(cost, row.metrics["rsum"]) for row, cost in zip(rows, seconds, strict=True)]
-            _draw_names(axes, canvas.get_renderer(), names, places)
+            _draw_names(axes, canvas.get_renderer(), shown, places)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row], seconds: Sequence[float]) -> None:
-    for position, (row, cost) in enumerate(zip(rows, seconds, strict=True)):
-        quality, colour = row.metrics["rsum"], _colour(position)
+    for first in range(min(len(_COLOURS) + 1, len(rows))):  # what looks alike is drawn at once
+        alike = [0] if first == 0 else [i for i in range(1, len(rows)) if (i - first) % len(_COLOURS) == 0]
+        spreads = [rows[i].metrics["rsum"] for i in alike]
         axes.errorbar(
-            cost,
-            quality.mean,
-            yerr=quality.sd,
+            [seconds[i] for i in alike],
+            [spread.mean for spread in spreads],
+            yerr=[math.nan if spread.sd is None else spread.sd for spread in spreads],
             fmt="o",
             markersize=8,
-            markerfacecolor=_fill(position),
+            markerfacecolor=_fill(first),
             markeredgewidth=1.8,
-            color=colour,
+            color=_colour(first),
             capsize=4,
             zorder=3,
         )
-    _scale(axes, seconds)
+    scale_costs(axes, seconds)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.2, y=0.16)
 
 
-def _scale(axes: Axes, seconds: Sequence[float]) -> None:
+def scale_costs(axes: Axes, seconds: Sequence[float]) -> None:
     """Count costs in powers where they span more than a factor of eight."""
     if min(seconds) > 0 and max(seconds) > 8 * min(seconds):
         axes.set_xscale("log")
@@ -122,7 +129,7 @@ def _draw_names(
 ) -> None:
     marks = [_mark(axes, quality, cost) for cost, quality in places]
     labels = []
-    for position, (name, (cost, quality)) in enumerate(zip(names, places, strict=True)):
+    for position, (name, (cost, quality)) in enumerate(zip(names, places, strict=False)):
         label = axes.annotate(
             name,
             (cost, quality.mean),

@@ -12,6 +12,7 @@ from mmlit.results.atomic import write_atomically
 
 FILE_NAME = "ranks.npz"
 TOP = 10
+_TOPS = {"i2t_top": "i2t_rank", "t2i_top": "t2i_rank"}
 
 Ids = NDArray[np.int64]
 
@@ -76,8 +77,12 @@ def write_ranks(
     return write_atomically(path, lambda file: np.savez_compressed(file, **ranks._asdict()))
 
 
-def read_ranks(directory: Path) -> Ranks:
+def read_ranks(directory: Path, *, tops: bool = True) -> Ranks:
     """Read the `ranks.npz` of a run's directory.
+
+    Args:
+        directory: the run's.
+        tops: whether the ten best ids are wanted, which are most of the file; else they are all -1.
 
     Raises:
         FileNotFoundError: there is none.
@@ -91,11 +96,13 @@ def read_ranks(directory: Path) -> Ranks:
             missing = [name for name in Ranks._fields if f"{name}.npy" not in archive.namelist()]
         if not missing:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in Ranks._fields}
+                arrays = {name: file[name] for name in Ranks._fields if tops or name not in _TOPS}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise ValueError(f"{path}: broken: {error}") from error
     if missing:
         raise ValueError(f"{path}: missing {', '.join(missing)}")
+    for name, rank in ({} if tops else _TOPS).items():
+        arrays[name] = np.broadcast_to(np.int64(-1), (arrays[rank].size, TOP))
     return _checked(arrays, path)
 
 
@@ -103,7 +110,7 @@ def _checked(arrays: dict[str, NDArray[Any]], path: Path) -> Ranks:
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{path}: {name} must hold whole numbers, got {array.dtype}")
-    ranks = Ranks(**{name: array.astype(np.int64) for name, array in arrays.items()})
+    ranks = Ranks(**{name: array.astype(np.int64, copy=False) for name, array in arrays.items()})
     _check_shapes(ranks, path)
     for name in ("image_id", "text_id"):
         ids, counts = np.unique(arrays[name], return_counts=True)

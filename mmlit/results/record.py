@@ -1,6 +1,7 @@
 """The record of one run, `result.json`: how it is written and read."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from mmlit.results.schema import Record
 
 SCHEMA_VERSION = 1
 FILE_NAME = "result.json"
+
+_NUMBERS = re.compile(r"\[\n\s+-?\d[-+.\deE,\s]*\]")
+"""A list of numbers; no string can match, for a line break stands in none."""
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> Path:
@@ -33,7 +37,7 @@ def write_record(directory: Path, record: dict[str, Any]) -> Path:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not plain JSON: {error}") from error
-    return write_atomically(path, f"{text}\n".encode())
+    return write_atomically(path, f"{_NUMBERS.sub(_on_one_line, text)}\n".encode())
 
 
 def read_record(path: Path) -> Record:
@@ -66,6 +70,11 @@ def append_evaluation(directory: Path, evaluation: dict[str, Any]) -> Path:
     record = json.loads((directory / FILE_NAME).read_text(encoding="utf-8"))
     others = [each for each in record.get("evaluations", []) if each["folder"] != evaluation["folder"]]
     return write_record(directory, {**record, "evaluations": [*others, evaluation]})
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    """A curve of two hundred points shall not be two hundred lines."""
+    return " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def _checked(record: object, path: Path) -> Record:

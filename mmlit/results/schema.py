@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 MedianRank = Annotated[float, Field(ge=1)]
@@ -103,6 +103,27 @@ class Code(_Closed):
     hash: str
 
 
+class Curve(_Closed):
+    """What was measured in training: one value per point, with its optimizer step and its epoch (from 1)."""
+
+    step: list[Count]
+    epoch: list[Count]
+    value: list[float]
+
+    @model_validator(mode="after")
+    def _has_whole_points(self) -> "Curve":
+        if not len(self.step) == len(self.epoch) == len(self.value):
+            raise ValueError(f"has {len(self.step)} steps, {len(self.epoch)} epochs and {len(self.value)} values")
+        return self
+
+
+class Launch(_Closed):
+    """The configuration file that the overrides stand on; `config_dirs` are those of the command line."""
+
+    config_name: str
+    config_dirs: list[str]
+
+
 class Evaluation(_Closed):
     """What a run's checkpoint was evaluated on later, by `mmlit evaluate`.
 
@@ -151,6 +172,8 @@ class Record(_Closed):
     validation: dict[str, float] | None = None
     diagnostics: dict[str, float] = {}
     evaluations: list[Evaluation] = []
+    launch: Launch | None = None
+    curves: dict[str, Curve] = {}
 
     @field_validator("finished")
     @classmethod

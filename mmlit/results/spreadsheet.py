@@ -31,7 +31,7 @@ def comma_separated(comparison: Comparison) -> str:
 
 def _flat(row: Row, comparison: Comparison) -> dict[str, object]:
     flat: dict[str, object] = {
-        "row": row.label,
+        "row": _text(row.label),
         "baseline": row.label == comparison.baseline,
         "n": len(row.seeds),
         "seeds": " ".join(map(str, row.seeds)),
@@ -50,6 +50,11 @@ def _flat(row: Row, comparison: Comparison) -> dict[str, object]:
     flat |= {"pairs_seen_least": row.pairs_seen[0], "pairs_seen_most": row.pairs_seen[1]}
     costs = ("fit_seconds", row.fit_seconds), ("evaluation_seconds", row.evaluation_seconds)
     return flat | _columns((*costs, ("peak_memory_mib", row.peak_memory)))
+
+
+def _text(label: str) -> str:
+    """A label that a spreadsheet does not take for a formula."""
+    return f"'{label}" if label.startswith(("=", "+", "-", "@")) else label
 
 
 def _columns(spreads: Iterable[tuple[str, Spread]]) -> dict[str, object]:

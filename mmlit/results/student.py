@@ -47,7 +47,8 @@ def critical(probability: ArrayLike, freedom: ArrayLike) -> Floats:
 def _beta_share(a: Floats, ratio: Floats) -> Floats:
     """I_x(a, 1/2) at x = 1 / (1 + ratio): by its continued fraction, on the side where that converges fast."""
     b, x, rest = np.full(a.shape, 0.5), 1 / (1 + ratio), ratio / (1 + ratio)
-    log_beta = np.array([math.lgamma(each) + math.lgamma(0.5) - math.lgamma(each + 0.5) for each in a])
+    different, place = np.unique(a, return_inverse=True)  # of a large table's pairs most have the same freedom
+    log_beta = np.array([math.lgamma(each) + math.lgamma(0.5) - math.lgamma(each + 0.5) for each in different])[place]
     front = np.exp(-a * np.log1p(ratio) + b * np.log(rest) - log_beta)
     turn = x > (a + 1) / (a + b + 2)
     first, second = np.where(turn, b, a), np.where(turn, a, b)

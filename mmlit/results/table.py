@@ -136,7 +136,7 @@ def _cells(row: Row, show: Callable[[Difference | None, str], list[str]]) -> lis
 def _as_checkpoints(difference: Difference | None, _: str) -> list[str]:
     if difference is None:
         return ["other queries", ""]
-    return [f"{difference.value:+.1f} ± {difference.image_error:.1f}", _probability(difference.checkpoints)]
+    return [f"{difference.value:+.1f} ± {difference.image_error:.1f}", probability(difference.checkpoints)]
 
 
 def _as_methods(difference: Difference | None, metric: str) -> list[str]:
@@ -146,12 +146,12 @@ def _as_methods(difference: Difference | None, metric: str) -> list[str]:
         return [f"{difference.value:+.1f} ± –", "–", "–"]
     return [
         f"{difference.value:+.1f} ± {difference.total_error:.1f}",
-        _probability(difference.methods),
+        probability(difference.methods),
         least(difference, metric),
     ]
 
 
-def _probability(value: float) -> str:
+def probability(value: float) -> str:
     """Three digits, rounded up: what reads 0.050 holds."""
     rounded = math.ceil(1000 * value - 1e-9) / 1000
     return "<0.001" if value < 0.001 else "1" if rounded >= 1 else f"{rounded:.3f}"

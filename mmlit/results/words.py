@@ -48,7 +48,7 @@ def findings(comparison: Comparison) -> list[str]:
                 sentences.append(f"{title}, {TITLES[metric]} against {comparison.baseline}: {say(paired, metric)}.")
     unpaired = [row.label for row in others if row.differences is None]
     if unpaired:
-        sentences.append(f"Not paired with {comparison.baseline}, which ranked other queries: {_list(unpaired)}.")
+        sentences.append(f"Not paired with {comparison.baseline}, which ranked other queries: {listed(unpaired)}.")
     return sentences + (_meaning(comparison) if comparison.pairs.families().checkpoints else [])
 
 
@@ -85,7 +85,7 @@ def _need(wanted: str) -> str:
 def _ending(rows: Named, one: str, many: str, more: Sequence[str] | None = None) -> list[str]:
     more = more or [""] * len(rows)
     names = [f"{label} ({difference.value:+.1f}{own})" for (label, difference), own in zip(rows, more, strict=True)]
-    return [f"{_list(names)} {one if len(names) == 1 else many}"] if names else []
+    return [f"{listed(names)} {one if len(names) == 1 else many}"] if names else []
 
 
 def _meaning(comparison: Comparison) -> list[str]:
@@ -106,7 +106,7 @@ def _meaning(comparison: Comparison) -> list[str]:
     few = [f"{row.label} ({len(row.seeds)})" for row in comparison.rows if _has_too_few_seeds(row)]
     if few:
         sentences.append(
-            f"Too few seeds for (b), which needs {LEAST_SEEDS}: {_list(few)}. How far another seed would move such a "
+            f"Too few seeds for (b), which needs {LEAST_SEEDS}: {listed(few)}. How far another seed would move such a "
             "row is unknown."
         )
     return sentences
@@ -117,8 +117,9 @@ def _has_too_few_seeds(row: Row) -> bool:
     return len(row.seeds) < LEAST_SEEDS and (row.pairs_seen[1] > 0 or len(row.seeds) > 1)
 
 
-def _list(parts: Sequence[str]) -> str:
-    if len(parts) > READABLE:
-        parts = [*parts[: READABLE - 1], f"{len(parts) - READABLE + 1} others"]
+def listed(parts: Sequence[str], most: int = READABLE) -> str:
+    """A, B and C; of more than `most` the first ones, and how many others."""
+    if len(parts) > most:
+        parts = [*parts[: most - 1], f"{len(parts) - most + 1} others"]
     *head, last = parts
     return f"{', '.join(head)} and {last}" if head else last

@@ -44,7 +44,7 @@ def run_on_devices(job: Job) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    content = {"config": job.plain, "choices": job.choices, "overrides": job.overrides}
+    content = {"config": job.plain, "choices": job.choices, "overrides": job.overrides, "launch": job.launch}
     path = write_atomically(job.directory / FILE_NAME, json.dumps(content, indent=2).encode())
     try:
         torchrun(["--standalone", f"--nproc-per-node={count}", "--module", "mmlit.run.worker", str(path)])
@@ -56,7 +56,8 @@ def run_on_devices(job: Job) -> None:
 def read_job(path: Path) -> Job:
     """A job as `run_on_devices` wrote it."""
     content = json.loads(path.read_text())
-    return Job(OmegaConf.create(content["config"]), content["choices"], content["overrides"], path.parent)
+    config = OmegaConf.create(content["config"])
+    return Job(config, content["choices"], content["overrides"], path.parent, content["launch"])
 
 
 def _last_line(message: object) -> str:

@@ -12,12 +12,14 @@ from mmlit.configuration.binding import problems
 from mmlit.configuration.identity import config_hash
 from mmlit.evaluation.retrieval import RetrievalResult
 from mmlit.jobs.claim import claimed
+from mmlit.results.pictures import file_name
 from mmlit.results.ranks import write_ranks
 from mmlit.results.record import write_record
 from mmlit.run.job import Job
 from mmlit.run.parts import Parts, build
 from mmlit.training.announcement import announcement
 from mmlit.training.checkpoints import DamagedCheckpointError, load_weights, read_checkpoint
+from mmlit.training.pictures import keep_pictures
 from mmlit.training.record import ranks_of, record_of
 
 log = logging.getLogger(__name__)
@@ -152,15 +154,24 @@ def _fit(parts: Parts, *, resume: Path | None) -> float:
 
 
 def _write(job: Job, parts: Parts, result: RetrievalResult, cost: dict[str, float]) -> None:
-    write_ranks(job.directory, **ranks_of(result))
+    arrays = ranks_of(result)
+    write_ranks(job.directory, **arrays)
     identity = {
         "config": job.plain,
         "choices": job.choices,
         "overrides": job.overrides,
         "config_hash": config_hash(job.plain),
+        "launch": job.launch,
     }
     facts = record_of(parts.trainer, parts.module, parts.data, result)
     facts["cost"] |= cost
+    keep_pictures(
+        parts.data.readers["test"].captions,
+        arrays["image_id"],
+        name=file_name(facts["data"]["hash"], facts["gallery"]["hash"]),
+        near=job.directory,
+        otherwise=Path(job.config.paths.outputs),
+    )
     path = write_record(job.directory, {**identity, "seed": job.config.seed, **facts})
     numbers = (f"{name} {result.metrics[name]:.1f}" for name in ("rsum", "i2t_r1", "t2i_r1"))
     log.info("%s: %s (%s split, scored %s)", path, ", ".join(numbers), facts["split"], result.scored)

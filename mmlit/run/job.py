@@ -17,12 +17,16 @@ _OF_THIS_RUN = {"fit", "checkpoint", "split", "paths", "trainer", "logger", "cal
 
 
 class Job(NamedTuple):
-    """One run: resolved configuration, the choice made on each axis, what the user typed; a folder if not its own."""
+    """One run: resolved configuration, the choice made on each axis, what the user typed; a folder if not its own.
+
+    `launch` names the configuration file that the overrides stand on, and the folders given for it.
+    """
 
     config: DictConfig
     choices: dict[str, str | None]
     overrides: list[str]
     folder: Path | None = None
+    launch: dict[str, Any] | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -50,7 +54,22 @@ def job_of(config: DictConfig) -> Job:
     runtime = config.hydra if "hydra" in config else HydraConfig.get()
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return Job(plain, OmegaConf.to_container(OmegaConf.create(choices)), list(runtime.overrides.task))  # type: ignore[arg-type]
+    return Job(
+        plain,
+        OmegaConf.to_container(OmegaConf.create(choices)),  # type: ignore[arg-type]
+        list(runtime.overrides.task),
+        launch=_launch(runtime),
+    )
+
+
+def _launch(runtime: Any) -> dict[str, Any] | None:
+    """`--config-name` and `--config-dir`; folders relative to where the command was given, where they lie below."""
+    if not runtime.job.config_name:
+        return None
+    given = [Path(source.path) for source in runtime.runtime.config_sources if source.provider == "command-line"]
+    here = Path(runtime.runtime.cwd)
+    folders = [folder.relative_to(here) if folder.is_relative_to(here) else folder for folder in given]
+    return {"config_name": runtime.job.config_name, "config_dirs": [folder.as_posix() for folder in folders]}
 
 
 def evaluation_job(job: Job) -> Job:
@@ -73,4 +92,4 @@ def evaluation_job(job: Job) -> Job:
     for key in sorted(typed | _OF_THIS_RUN):
         OmegaConf.update(stored, key, OmegaConf.select(job.config, key), merge=False, force_add=True)
         choices |= {key: job.choices[key]} if key in job.choices else {}
-    return Job(stored, choices, job.overrides)
+    return Job(stored, choices, job.overrides, launch=job.launch)

@@ -15,6 +15,7 @@ from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
+from mmlit.training.curves import Curves
 from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
@@ -94,6 +95,7 @@ def _trainer(job: Job) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
     callbacks += [
+        Curves(),
         StatusFile(path=job.directory / "status.json"),
         ResumePoint(path=job.resume_point, minutes=config.resume_minutes),
     ]

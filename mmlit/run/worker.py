@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+from hydra.errors import InstantiationException
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmlit.jobs.pool import end_with_parent
@@ -19,7 +20,10 @@ def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     level = logging.INFO if os.environ["RANK"] == "0" else logging.WARNING  # one of them speaks
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    run(read_job(Path(sys.argv[1])))
+    try:
+        run(read_job(Path(sys.argv[1])))
+    except InstantiationException as error:  # its last line, which will be shown, says only where
+        raise ValueError(str(error.__cause__ or error)) from error
 
 
 if __name__ == "__main__":

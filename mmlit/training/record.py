@@ -17,6 +17,7 @@ from mmlit.evaluation.retrieval import RetrievalResult
 from mmlit.layers.similarity import Temperature
 from mmlit.results.provenance import code, environment
 from mmlit.results.record import SCHEMA_VERSION
+from mmlit.training.curves import curves_of
 from mmlit.training.module import RetrievalModule
 
 
@@ -68,6 +69,7 @@ def record_of(
         "code": code(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "diagnostics": _diagnostics(module, data, result),
+        "curves": curves_of(trainer),
     }
 
 

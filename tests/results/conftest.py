@@ -81,6 +81,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         image_id: Sequence[int] = IMAGE_ID,
         text_id: Sequence[int] = TEXT_ID,
         text_image_id: Sequence[int] = TEXT_IMAGE_ID,
+        i2t_top: object = -1,
+        t2i_top: object = -1,
         change: Callable[[dict[str, Any]], object] | None = None,
     ) -> Path:
         record = copy.deepcopy(RECORD)
@@ -97,9 +99,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         write_ranks(
             directory,
             i2t_rank=i2t_rank,
-            i2t_top=np.full((len(image_id), 10), -1),
+            i2t_top=np.broadcast_to(i2t_top, (len(image_id), 10)),
             t2i_rank=t2i_rank,
-            t2i_top=np.full((len(text_id), 10), -1),
+            t2i_top=np.broadcast_to(t2i_top, (len(text_id), 10)),
             image_id=image_id,
             text_id=text_id,
             text_image_id=text_image_id,

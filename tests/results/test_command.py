@@ -19,7 +19,7 @@ def called(*arguments: object) -> int:
     return run(parser.parse_args([str(each) for each in arguments]))
 
 
-def test_prints_and_leaves_three_files(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_and_leaves_its_files(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1, 2):
         make_run(f"p{seed}", alignment="projection", seed=seed, i2t_rank=(1, 2, 2, 2))
         make_run(f"j{seed}", seed=seed)
@@ -27,9 +27,9 @@ def test_prints_and_leaves_three_files(make_run: MakeRun, tmp_path: Path, capsys
     printed = capsys.readouterr().out
     assert "(a) These checkpoints, rsum against projection: joint (+75.0) does not hold." in printed
     assert "(b) The methods, rsum against projection: joint (+75.0, would need " in printed
-    assert f"Written: {tmp_path}/runs/table.md, table.csv, comparison.png" in printed
+    assert f"Written: {tmp_path}/runs/table.md, table.csv, table.tex, comparison.png" in printed
     files = {path.name: path.read_bytes() for path in (tmp_path / "runs").iterdir() if path.is_file()}
-    assert set(files) == {"table.md", "table.csv", "comparison.png"}
+    assert set(files) == {"table.md", "table.csv", "table.tex", "comparison.png"}
     assert called(tmp_path / "runs", "--output", tmp_path / "new" / "place", "--baseline", "joint") == 0
     assert (tmp_path / "new" / "place" / "comparison.png").stat().st_size > 10_000
     assert "against joint" in (tmp_path / "new" / "place" / "table.md").read_text()
@@ -39,9 +39,22 @@ def test_the_same_records_give_the_same_files(make_run: MakeRun, tmp_path: Path)
     make_run("p", alignment="projection")
     make_run("j")
     for name in ("one", "two"):
-        write_comparison([tmp_path / "runs"], output=tmp_path / name)
+        folder = tmp_path / name
+        write_comparison([tmp_path / "runs"], output=folder, report=folder / "report.html")
+    assert (tmp_path / "one" / "report.html").is_file()
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_the_report_is_named_at_the_end(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("p", alignment="projection")
+    make_run("j")
+    page = tmp_path / "new" / "page.html"
+    assert called(tmp_path / "runs", "--report", page) == 0
+    assert capsys.readouterr().out.endswith(f"Report: {page}\n")
+    assert page.read_text().startswith("<!doctype html>")
+    assert called(tmp_path / "runs", "--report", page, "--evaluation", "coco_5k") == 2
+    assert "leave --evaluation out" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_one_line_and_an_exit_code(

@@ -28,6 +28,21 @@ def test_no_commit_and_a_list_of_choices_are_fine(tmp_path: Path, record: dict[s
     assert read_record(write_record(tmp_path, record)).choices["auxiliary"] == ["tags", "self_supervised"]
 
 
+def test_curves_come_back_and_take_a_line_each(tmp_path: Path, record: dict[str, Any]) -> None:
+    curve = {"step": [1, 2], "epoch": [1, 1], "value": [-0.5, 2e-7]}
+    record |= {"curves": {"train/loss": curve}, "launch": {"config_name": "config", "config_dirs": ["[\n 1]"]}}
+    path = write_record(tmp_path, record)
+    assert json.loads(path.read_text()) == record
+    assert '"step": [1, 2],\n' in path.read_text()
+    assert read_record(path).curves["train/loss"].value == [-0.5, 2e-7]
+
+
+def test_a_curve_has_whole_points(tmp_path: Path, record: dict[str, Any]) -> None:
+    record["curves"] = {"train/loss": {"step": [1, 2], "epoch": [1], "value": [0.5, 0.4]}}
+    with pytest.raises(ValueError, match=r"curves.train/loss: .*2 steps, 1 epochs and 2 values"):
+        write_record(tmp_path, record)
+
+
 def test_times_compare_between_zones(tmp_path: Path, record: dict[str, Any]) -> None:
     early = read_record(write_record(tmp_path, record | {"finished": "2026-11-21T05:00:00+02:00"}))
     late = read_record(write_record(tmp_path, record | {"finished": "2026-11-21T04:00:00+00:00"}))

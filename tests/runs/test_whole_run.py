@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmlit.results.pictures import file_name, read_pictures
+
 ROOT = Path(__file__).resolve().parents[2]
 ALIGNMENTS = sorted(path.stem for path in (ROOT / "conf" / "alignment").glob("*.yaml"))
 
@@ -35,6 +37,14 @@ def test_every_alignment_trains_and_leaves_its_record(train, tmp_path, alignment
     assert 0 < found["parameters"]["trainable"] <= found["parameters"]["total"]
     assert found["cost"]["fit_seconds"] > 0
     assert f"alignment={alignment}" in found["overrides"]
+    assert found["launch"] == {"config_name": "config", "config_dirs": []}
+    assert found["curves"]["train/loss"]["step"] == list(range(1, 13))
+    assert found["curves"]["val/rsum"]["step"] == [6, 12]
+    assert found["curves"]["val/rsum"]["epoch"] == [1, 2]
+    assert max(found["curves"]["val/rsum"]["value"]) <= 600
+    name = file_name(found["data"]["hash"], found["gallery"]["hash"])
+    gallery = read_pictures(tmp_path / "outputs" / "galleries" / name)
+    assert (len(gallery.thumbnails), len(gallery.captions)) == (24, 120)
     ranks = np.load(folder / "ranks.npz")
     assert len(ranks["i2t_rank"]) == 24
     assert np.mean(ranks["t2i_rank"] <= 1) * 100 == pytest.approx(found["metrics"]["t2i_r1"])
@@ -42,6 +52,17 @@ def test_every_alignment_trains_and_leaves_its_record(train, tmp_path, alignment
         columns = csv.DictReader(file).fieldnames
     assert {"train/loss", "val/rsum", "test/rsum"} <= set(columns)
     assert list(folder.glob("events.out.tfevents*"))
+
+
+def test_a_record_names_the_file_that_its_options_stand_on(train, tmp_path):
+    """Without it the report could not say how to make the run again."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "short.yaml").write_text("defaults: [config, _self_]\nschedule:\n  warmup: 0.2\n")
+    ended = train("trainer.max_epochs=1", "--config-dir", "mine", "--config-name", "short")
+    assert ended.code == 0, ended.err
+    _, found = record(tmp_path / "outputs")
+    assert found["config"]["schedule"]["warmup"] == 0.2
+    assert found["launch"] == {"config_name": "short", "config_dirs": ["mine"]}
 
 
 def test_checkpoint_holds_plain_containers_and_a_name_that_overrides_take(train, tmp_path):

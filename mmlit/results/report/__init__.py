@@ -1,0 +1,1 @@
+"""`mmlit compare --report`: the comparison as one page that explains itself."""
