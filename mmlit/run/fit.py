@@ -19,6 +19,7 @@ from mmlit.run.parts import Parts, build
 from mmlit.training.announcement import announcement
 from mmlit.training.checkpoints import load_weights, read_checkpoint
 from mmlit.training.record import ranks_of, record_of
+from mmlit.training.trackers.guard import closing, report
 
 log = logging.getLogger(__name__)
 for noise in (
@@ -44,6 +45,12 @@ def run(job: Job) -> Path:
         raise ValueError("; ".join(wrong))
     seed_everything(job.config.seed, workers=True, verbose=False)
     parts = build(job)
+    with closing(parts.trainer.loggers):
+        _run(job, parts)
+    return job.directory
+
+
+def _run(job: Job, parts: Parts) -> None:
     cost = _read(job, parts)
     job.directory.mkdir(parents=True, exist_ok=True)
     if job.config.fit:
@@ -54,7 +61,6 @@ def run(job: Job) -> Path:
     cost["evaluation_seconds"] = time.perf_counter() - start
     if parts.trainer.is_global_zero and parts.module.result is not None:
         _write(job, parts, parts.module.result, cost)
-    return job.directory
 
 
 def _set_aside(job: Job) -> None:
@@ -137,7 +143,7 @@ def _fit(parts: Parts) -> float:
 
 
 def _write(job: Job, parts: Parts, result: RetrievalResult, cost: dict[str, float]) -> None:
-    write_ranks(job.directory, **ranks_of(result))
+    ranks = write_ranks(job.directory, **ranks_of(result))
     identity = {
         "config": job.plain,
         "choices": job.choices,
@@ -147,5 +153,7 @@ def _write(job: Job, parts: Parts, result: RetrievalResult, cost: dict[str, floa
     facts = record_of(parts.trainer, parts.module, parts.data, result)
     facts["cost"] |= cost
     path = write_record(job.directory, {**identity, "seed": job.config.seed, **facts})
+    selected = getattr(parts.trainer.checkpoint_callback, "best_model_path", "")  # empty if nothing was trained
+    report(parts.trainer.loggers, [path, ranks], Path(selected) if selected else None, result.metrics)
     numbers = (f"{name} {result.metrics[name]:.1f}" for name in ("rsum", "i2t_r1", "t2i_r1"))
     log.info("%s: %s (%s split, scored %s)", path, ", ".join(numbers), facts["split"], result.scored)

@@ -15,6 +15,7 @@ from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
+from mmlit.run.tracking import trackers
 from mmlit.training.module import RetrievalModule
 from mmlit.training.status import StatusFile
 
@@ -84,14 +85,14 @@ def make(node: DictConfig, **runtime: Any) -> Any:
 def _trainer(job: Job) -> Trainer:
     config, directory = job.config, str(job.directory)
     check_trainer(job.plain)
-    loggers = [make(node, save_dir=directory) for node in (config.get("logger") or {}).values()]
+    loggers, watching = trackers(job)
     callbacks = [
         make(node, dirpath=f"{directory}/checkpoints") if name == "checkpoint" else make(node)
         for name, node in config.callbacks.items()
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
-    callbacks.append(StatusFile(path=job.directory / "status.json"))
+    callbacks += [StatusFile(path=job.directory / "status.json"), *watching]
     # Writing to memory that is about to be written anyway helps to find bugs, and costs a twentieth of a CPU's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer: Trainer = make(config.trainer, logger=loggers, callbacks=callbacks, default_root_dir=directory)
