@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 
 from mmlit.results.provenance import code
 from mmlit.run.job import Job
 from mmlit.training.attention_pictures import AttentionPictures
 from mmlit.training.gallery_pictures import GalleryPictures
 from mmlit.training.monitor import Monitor
-from mmlit.training.trackers.guard import Guarded
+from mmlit.training.trackers.guard import Guarded, tell_silent
 from mmlit.training.trackers.tracked_run import TrackedRun, flattened
 
 #: what a dashboard tells runs apart by
@@ -28,7 +30,7 @@ def trackers(job: Job) -> tuple[list[Guarded], list[Callback]]:
         return [], []
     run = tracked_run(job)
     loggers = [
-        Guarded(instantiate(node, _convert_="all", run=run), choice=str(choice), directory=job.directory)
+        Guarded(_opened(str(choice), node, run), choice=str(choice), directory=job.directory)
         for choice, node in nodes.items()
     ]
     folder = job.directory / "pictures"
@@ -39,6 +41,17 @@ def trackers(job: Job) -> tuple[list[Guarded], list[Callback]]:
         AttentionPictures(folder=folder),
     ]
     return loggers, watching
+
+
+def _opened(choice: str, node: Any, run: TrackedRun) -> Logger:
+    """A tracker, or one that says nothing where its folder or its server is not to be had."""
+    try:
+        return instantiate(node, _convert_="all", run=run)  # type: ignore[no-any-return]
+    except InstantiationException as error:
+        if error.__cause__ is None or isinstance(error.__cause__, ValueError):  # what a user can mend
+            raise
+        tell_silent(choice, error.__cause__)
+        return DummyLogger()
 
 
 def tracked_run(job: Job) -> TrackedRun:

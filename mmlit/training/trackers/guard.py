@@ -94,11 +94,16 @@ class Guarded(Logger):
         except Exception as error:  # noqa: BLE001  (a full disk, a server, a library's bug: none is worth a training)
             self.failed = True
             if not told:
-                log.warning("logger=%s failed and is silent from here on: %s", self.choice, last_line(error))
+                tell_silent(self.choice, error)
             return default
 
 
-def last_line(error: Exception) -> str:
+def tell_silent(choice: str, error: BaseException) -> None:
+    """Says once that a tracker has failed, and why."""
+    log.warning("logger=%s failed and is silent from here on: %s", choice, last_line(error))
+
+
+def last_line(error: BaseException) -> str:
     """What an error says at its end, or its kind if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
