@@ -28,7 +28,7 @@ class Monitor(Callback):
         self.parameters = parameters
         self._told = False
         self._mark = self._waited = self._passed = 0.0
-        self._pairs = 0
+        self._pairs = self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before a fit or a test."""
@@ -37,7 +37,7 @@ class Monitor(Callback):
         self._told = True
 
     def on_train_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
-        self._pairs = pl_module.budget.pairs_seen  # not 0 where a killed run goes on
+        self._pairs, self._step = pl_module.budget.pairs_seen, trainer.global_step  # not 0 where a killed run goes on
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = time.perf_counter()
@@ -56,7 +56,8 @@ class Monitor(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RetrievalModule, *_: Any) -> None:  # type: ignore[override]
         self._passed += self._lap()
-        if not _logs_now(trainer):
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        if not stepped or not _logs_now(trainer):  # several batches may make a step
             return
         seconds, pairs = self._passed + self._waited, pl_module.budget.pairs_seen
         found = {"pairs_per_second": (pairs - self._pairs) / seconds, "waiting": self._waited / seconds}

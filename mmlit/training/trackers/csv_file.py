@@ -54,8 +54,9 @@ class _Rows(ExperimentWriter):
         }
         if not new.keys() - {"epoch"}:
             return
-        if self.metrics and self.metrics[-1]["step"] == number and not self.metrics[-1].keys() & new.keys():
-            self.metrics[-1] |= new
+        last = self.metrics[-1] if self.metrics else {}
+        if last.get("step") == number and all(last.get(name, value) == value for name, value in new.items()):
+            last |= new
         else:
             self.metrics.append({**new, "step": number})
 

@@ -56,7 +56,7 @@ def test_everything_is_in_the_database(tracked, picture, tmp_path, monkeypatch):
     points = client(run).get_metric_history(found.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in points] == [(4, 2.0), (9, 4.5)]
     names = {entry.path for entry in client(run).list_artifacts(found.info.run_id)}
-    assert names == {"pictures", "result.json", "best.ckpt"}
+    assert names == {"pictures", "copy_of_result.json", "best.ckpt"}
     assert [entry.path for entry in client(run).list_artifacts(found.info.run_id, "pictures")] == [
         "pictures/picture.png"
     ]
