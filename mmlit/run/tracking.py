@@ -46,7 +46,7 @@ def trackers(job: Job) -> tuple[list[Guarded], list[Callback]]:
 def _opened(choice: str, node: Any, run: TrackedRun) -> Logger:
     """A tracker, or one that says nothing where its folder or its server is not to be had."""
     try:
-        return instantiate(node, _convert_="all", run=run)  # type: ignore[no-any-return]
+        return instantiate(node, _convert_="all", run=run)
     except InstantiationException as error:
         if error.__cause__ is None or isinstance(error.__cause__, ValueError):  # what a user can mend
             raise

@@ -29,5 +29,5 @@ def show(trainer: Trainer, pictures: Mapping[str, Callable[[], Image.Image]], *,
 
 def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
