@@ -20,9 +20,10 @@ RUNTIME: dict[str, frozenset[str]] = {
     "optimizer": frozenset({"params"}),
     "schedule": frozenset({"optimizer", "total_steps"}),
     "trainer": frozenset({"logger", "callbacks", "default_root_dir"}),
-    "logger.csv": frozenset({"save_dir"}),
-    "logger.tensorboard": frozenset({"save_dir"}),
-    "logger.wandb": frozenset({"save_dir"}),
+    "logger.csv": frozenset({"run"}),
+    "logger.tensorboard": frozenset({"run"}),
+    "logger.wandb": frozenset({"run"}),
+    "logger.mlflow": frozenset({"run"}),
     "callbacks.checkpoint": frozenset({"dirpath"}),
 }
 #: types of the options that belong to no class

@@ -7,8 +7,8 @@ from typing import Any
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """12 hex digits of a resolved configuration: the same options are the same run, wherever it lies and resumes."""
-    kept = {key: value for key, value in config.items() if key not in ("paths", "resume_minutes")}
+    """12 hex digits of a resolved configuration: the same options are the same run, whoever watches it where."""
+    kept = {key: value for key, value in config.items() if key not in ("paths", "logger", "resume_minutes")}
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

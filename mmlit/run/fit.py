@@ -19,8 +19,9 @@ from mmlit.run.job import Job
 from mmlit.run.parts import Parts, build
 from mmlit.training.announcement import announcement
 from mmlit.training.checkpoints import DamagedCheckpointError, load_weights, read_checkpoint
-from mmlit.training.pictures import keep_pictures
 from mmlit.training.record import ranks_of, record_of
+from mmlit.training.thumbnails import keep_pictures
+from mmlit.training.trackers.guard import closing, report
 
 log = logging.getLogger(__name__)
 for noise in (
@@ -45,38 +46,41 @@ def run(job: Job) -> Path:
     if wrong := problems(job.plain):
         raise ValueError("; ".join(wrong))
     seed_everything(job.config.seed, workers=True, verbose=False)
+    resume = job.resume_point if job.config.fit and _goes_on(job) else None
     parts = build(job)
-    cost = _read(job, parts)
-    if not job.config.fit or not parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
-        job.directory.mkdir(parents=True, exist_ok=True)
-        return _run(job, parts, cost)
-    with claimed(job.directory):
-        return _run(job, parts, cost)
+    with closing(parts.trainer.loggers):
+        cost = _read(job, parts)
+        if job.config.fit and parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
+            with claimed(job.directory):
+                _run(job, parts, cost, resume)
+        else:
+            job.directory.mkdir(parents=True, exist_ok=True)
+            _run(job, parts, cost, resume)
+    return job.directory
 
 
-def _run(job: Job, parts: Parts, cost: dict[str, float]) -> Path:
+def _run(job: Job, parts: Parts, cost: dict[str, float], resume: Path | None) -> None:
     if job.config.fit:
-        goes_on = _goes_on(job)
-        if not goes_on:
+        if resume is None:
             _set_aside(job)
-        cost["fit_seconds"] = _fit(parts, resume=job.resume_point if goes_on else None)
+        cost["fit_seconds"] = _fit(parts, resume=resume)
     start = time.perf_counter()
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
     cost["evaluation_seconds"] = time.perf_counter() - start
     if parts.trainer.is_global_zero and parts.module.result is not None:
         _write(job, parts, parts.module.result, cost)
         job.resume_point.unlink(missing_ok=True)
-    return job.directory
 
 
 def _goes_on(job: Job) -> bool:
-    """Whether a killed run of these options left a point to go on from that can be read."""
+    """Whether a killed run of these options left a point to go on from; one that cannot be read is removed."""
     if not job.resume_point.is_file():
         return False
     try:
         stored = read_checkpoint(job.resume_point)
     except DamagedCheckpointError as error:
         log.warning("%s; this run starts anew", error)
+        job.resume_point.unlink(missing_ok=True)
         return False
     log.info("goes on from %s, after %d optimizer steps", job.resume_point, stored["global_step"])
     return True
@@ -155,7 +159,7 @@ def _fit(parts: Parts, *, resume: Path | None) -> float:
 
 def _write(job: Job, parts: Parts, result: RetrievalResult, cost: dict[str, float]) -> None:
     arrays = ranks_of(result)
-    write_ranks(job.directory, **arrays)
+    ranks = write_ranks(job.directory, **arrays)
     identity = {
         "config": job.plain,
         "choices": job.choices,
@@ -173,5 +177,7 @@ def _write(job: Job, parts: Parts, result: RetrievalResult, cost: dict[str, floa
         otherwise=Path(job.config.paths.outputs),
     )
     path = write_record(job.directory, {**identity, "seed": job.config.seed, **facts})
+    selected = getattr(parts.trainer.checkpoint_callback, "best_model_path", "")  # empty if nothing was trained
+    report(parts.trainer.loggers, [path, ranks], Path(selected) if selected else None, result.metrics)
     numbers = (f"{name} {result.metrics[name]:.1f}" for name in ("rsum", "i2t_r1", "t2i_r1"))
     log.info("%s: %s (%s split, scored %s)", path, ", ".join(numbers), facts["split"], result.scored)

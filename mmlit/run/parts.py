@@ -15,6 +15,7 @@ from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
+from mmlit.run.tracking import trackers
 from mmlit.training.curves import Curves
 from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
@@ -87,7 +88,7 @@ def make(node: DictConfig, **runtime: Any) -> Any:
 def _trainer(job: Job) -> Trainer:
     config, directory = job.config, str(job.directory)
     check_trainer(job.plain)
-    loggers = [make(node, save_dir=directory) for node in (config.get("logger") or {}).values()]
+    loggers, watching = trackers(job)
     callbacks = [
         make(node, dirpath=f"{directory}/checkpoints") if name == "checkpoint" else make(node)
         for name, node in config.callbacks.items()
@@ -95,6 +96,7 @@ def _trainer(job: Job) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
     callbacks += [
+        *watching,
         Curves(),
         StatusFile(path=job.directory / "status.json"),
         ResumePoint(path=job.resume_point, minutes=config.resume_minutes),

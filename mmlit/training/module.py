@@ -130,6 +130,7 @@ class RetrievalModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {
                 "scheduler": self.schedule_(optimizer, total_steps=steps),
+                "name": "train/lr",
                 "interval": "step",
                 "frequency": 1,
             },

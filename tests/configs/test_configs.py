@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from mmlit.configuration.binding import locate, problems, require_known_targets, targets
 from mmlit.configuration.identity import config_hash, run_name
+from mmlit.configuration.stored import stored_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -165,3 +166,12 @@ def test_targets_walks_nested_nodes():
         "data.source",
         "callbacks.checkpoint",
     }
+
+
+def test_a_checkpoint_of_before_may_name_loggers_that_are_gone():
+    """Nothing that is read from a checkpoint logs there: their classes are neither called nor refused."""
+    config = composed()
+    config["logger"] = {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "", "version": ""}}
+    found = stored_config({"mmlit": {"origin": {"config": config}}}, path="x.ckpt")
+    assert "logger" not in found
+    assert found["alignment"] == config["alignment"]
