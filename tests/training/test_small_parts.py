@@ -121,5 +121,5 @@ def test_status_is_replaced_as_a_whole(tmp_path):
     )  # fmt: skip
     StatusFile(path=tmp_path / "status.json").on_train_batch_end(trainer, None, None, None, 0)
     status = json.loads((tmp_path / "status.json").read_text())
-    assert status == {"epoch": 1, "epochs": 2, "share": 0.5, "train/loss": 1.5}
+    assert status == {"epoch": 1, "epochs": 2, "share": 0.5, "begun": 0.0, "train/loss": 1.5}
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

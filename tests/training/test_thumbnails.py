@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmlit.data.captions import Captions
 from mmlit.results.pictures import read_pictures
-from mmlit.training import pictures
+from mmlit.training import thumbnails
 from mmlit.training.thumbnails import SIDE, keep_pictures, thumbnail
 
 
@@ -60,7 +60,7 @@ def test_a_small_picture_stays_as_it_is(captions: Captions, tmp_path: Path) -> N
 
 
 def test_a_large_gallery_is_left_out(captions: Captions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MOST", 2)
+    monkeypatch.setattr(thumbnails, "MOST", 2)
     kept(captions, tmp_path / "outputs" / "run", [9, 7, 5])
     assert not list(tmp_path.rglob("*.parquet"))
 
