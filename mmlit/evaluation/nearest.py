@@ -6,6 +6,10 @@ from torch import Tensor
 
 #: how many retrieved ids are kept per query
 TOP = 10
+#: neighbours whose highest is looked at first, along a row and along a column; what lies apart is costlier to read
+_RUN, _RUN_APART = 32, 8
+#: scores that count, for each run: where there are more in the first block, all are counted and no run is looked into
+_MANY = 1 / 8
 
 
 def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -37,18 +41,32 @@ class Top:
         self.index = torch.full((num_queries, TOP), -1, device=device)
         self.notes: list[tuple[Tensor, Tensor, Tensor]] = []
         self.num_notes = 0
+        self.counts_all = True
 
-    def update(self, start: int, scores: Tensor) -> None:
-        """Scores (Q,C) of the queries with the items from number `start` on; items come in their order."""
-        if start == 0:
-            near, at = best(scores, min(TOP, scores.shape[1]))
-            self.score[:, : near.shape[1]], self.index[:, : near.shape[1]] = near, at
-            return
-        query, at, near = _above(scores, self.score[:, -1])
-        self.notes.append((query, start + at, near))
-        self.num_notes += len(query)
-        if self.num_notes >= 2 * TOP * len(self.score):
+    def update(self, start: int, scores: Tensor, least: Tensor) -> Tensor:
+        """Takes in scores (Q,C) of the queries with the items from number `start` on; items come in their order.
+
+        Returns how many of a query's scores are at least its `least` (Q,): (Q,).
+        """
+        runs, highest = _runs(scores)
+        bound = self.score[:, -1] if start else _below_tenth(highest)
+        asked = highest > bound[:, None]
+        if not self.counts_all:
+            asked |= highest >= least[:, None]
+        row, run = _places(asked)
+        near = runs[row, run]
+        if self.counts_all:
+            count = _at_least(scores, least)
+        else:
+            count = torch.zeros_like(least).index_add_(0, row, _at_least(near, least[row]))
+        if not start:
+            self.counts_all = bool(count.sum() > _MANY * highest.numel())
+        found, place = (near > bound[row, None]).nonzero(as_tuple=True)
+        self.notes.append((row[found], start + run[found] * runs.shape[2] + place, near[found, place]))
+        self.num_notes += len(found)
+        if not start or self.num_notes >= 2 * TOP * len(self.score):
             self.settle()
+        return count.long()
 
     def settle(self) -> None:
         """Sorts the notes in."""
@@ -69,19 +87,33 @@ class Top:
         self.index[asking] = items.gather(1, at)
 
 
-def _above(scores: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, columns and values of the scores above their row's bound, by row; few are, and few runs are looked into."""
-    runs, highest = _runs(scores)
-    row, run = (highest > bound[:, None]).nonzero(as_tuple=True)
-    near = runs[row, run]
-    found, place = (near > bound[row, None]).nonzero(as_tuple=True)
-    return row[found], run[found] * runs.shape[2] + place, near[found, place]
-
-
 def _runs(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Neighbours of each row together (B,G,R), with −∞ at the end, and the highest of each run (B,G)."""
-    length = 32 if scores.is_contiguous() else 8  # neighbours that lie apart are costlier to read
+    length = _RUN if scores.is_contiguous() else _RUN_APART
     gap = -scores.shape[1] % length
     padded = F.pad(scores, (0, gap), value=-torch.inf) if gap else scores
     runs = padded.unflatten(1, (-1, length))
-    return runs, runs.permute(1, 2, 0).amax(1).T
+    return runs, runs.amax(2) if length == _RUN else runs.permute(1, 2, 0).amax(1).T
+
+
+def _places(asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is true (B,G), the columns of a row in order; read as it lies."""
+    if asked.is_contiguous():
+        row, column = asked.nonzero(as_tuple=True)
+    else:
+        column, row = asked.T.nonzero(as_tuple=True)
+    return row, column
+
+
+def _below_tenth(highest: Tensor) -> Tensor:
+    """What the ten best exceed: the number before that of the tenth highest run (B,G), −∞ with fewer runs: (B,)."""
+    if highest.shape[1] < TOP:
+        return torch.full_like(highest[:, 0], -torch.inf)
+    tenth = highest.topk(TOP, dim=1).values[:, -1]
+    return tenth.nextafter(torch.full_like(tenth, -torch.inf))
+
+
+def _at_least(scores: Tensor, least: Tensor) -> Tensor:
+    """How many of each row's scores (B,C) are at least its number (B,): (B,) in fp32."""
+    reached = torch.empty_like(scores)  # 0 and 1 in fp32 are counted several times faster than booleans
+    return torch.ge(scores, least[:, None], out=reached).sum(1)

@@ -52,12 +52,6 @@ class _Block(NamedTuple):
     scores: Tensor
     true: tuple[Tensor, Tensor]
 
-    def wrong(self) -> Tensor:
-        """The scores, −∞ in place of the true pairs'."""
-        if not len(self.true[0]):
-            return self.scores
-        return self.scores.index_put(self.true, self.scores.new_tensor(-torch.inf))
-
 
 def block_sizes(gallery: Gallery, image_block: int, text_block: int) -> BlockSizes:
     """The sizes asked for, or less where the gallery's items carry tokens."""
@@ -89,12 +83,13 @@ def rank_all(score: Score, gallery: Gallery, *, image_block: int, text_block: in
     top_i = [Top(count, device) for count in _sizes(num_images, size.image)]
     top_t = [Top(count, device) for count in _sizes(num_texts, size.text)]
     for block in _blocks(score, gallery, owner, size):
-        wrong = block.wrong()
-        above = torch.empty_like(wrong)  # 0 and 1 in fp32 are counted several times faster than booleans
-        rank_i[block.rows] += torch.ge(wrong, best_i[block.rows, None], out=above).sum(1).long()
-        rank_t[block.columns] += torch.ge(wrong, best_t[block.columns], out=above).sum(0).long()
-        top_i[block.rows.start // size.image].update(block.columns.start, block.scores)
-        top_t[block.columns.start // size.text].update(block.rows.start, block.scores.T)
+        of_i, of_t = best_i[block.rows], best_t[block.columns]
+        rank_i[block.rows] += top_i[block.rows.start // size.image].update(block.columns.start, block.scores, of_i)
+        rank_t[block.columns] += top_t[block.columns.start // size.text].update(block.rows.start, block.scores.T, of_t)
+        row, column = block.true  # counted, too, but none of the wrong
+        own = block.scores[row, column]
+        rank_i[block.rows].index_add_(0, row, (own >= of_i[row]).long(), alpha=-1)
+        rank_t[block.columns].index_add_(0, column, (own >= of_t[column]).long(), alpha=-1)
     return Ranking(rank_i, _indices(top_i), rank_t, _indices(top_t))
 
 
