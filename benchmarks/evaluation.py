@@ -27,7 +27,7 @@ from mmlit.layers.similarity import cosine, pooled_only
 
 KS = (1, 5, 10)
 DIM, CAPTIONS = 512, 5
-BLOCKS = {"image_block": 512, "text_block": 1280}
+BLOCKS = {"image_block": 2048, "text_block": 2048}
 #: queries at a time in clip_benchmark, its command's default
 BATCH = 64
 
