@@ -28,12 +28,13 @@ def command(group: Group) -> Command:
     """One command for all seeds where they differ in the seed only, else one for each run."""
     records = group.records
     whole = all(record.launch is not None or record.config.get("fit") is False for record in records)
-    lines = dict.fromkeys(_line(record, [record.seed]) for record in records)
-    together = {_line(record, [each.seed for each in records]) for record in records}
+    lines = dict.fromkeys(line(record, [record.seed]) for record in records)
+    together = {line(record, [each.seed for each in records]) for record in records}
     return Command(tuple(together) if len(together) == 1 else tuple(lines), whole)
 
 
-def _line(record: Record, seeds: Sequence[int]) -> str:
+def line(record: Record, seeds: Sequence[int]) -> str:
+    """The command that makes a run with these seeds; of a sweep's job, the sweep narrowed to it."""
     if record.config.get("fit") is False:
         return _evaluation(record)
     words = ["python", "train.py"]

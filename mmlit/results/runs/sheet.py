@@ -1,11 +1,11 @@
 """One run in full, as lines to read."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from mmlit.results.entries import told_counts
+from mmlit.results.report.commands import line
 from mmlit.results.runs.folders import Folder
 from mmlit.results.runs.listing import printable, progress
 from mmlit.results.runs.options import flat
@@ -28,7 +28,7 @@ def sheet(folder: Folder) -> list[str]:
 
 def _finished(record: Record) -> list[str]:
     parts = record.model_dump(by_alias=True)
-    lines = ["", "command", f"  {printable(command(record))}"]
+    lines = ["", "command", f"  {printable(line(record, [record.seed]))}"]
     lines += section(f"metrics ({record.split}, scored {record.scored})", rounded(parts["metrics"]))
     about = {key: parts[key] for key in ("selection", "protocol", "gallery")}
     lines += section("what was measured", about)
@@ -42,15 +42,6 @@ def _finished(record: Record) -> list[str]:
     for entry in record.evaluations:
         lines += section(_about(entry), rounded(entry.metrics))
     return lines
-
-
-def command(record: Record) -> str:
-    """The command that makes the run; of a sweep's job, the sweep narrowed to it."""
-    launch = record.model_dump().get("launch") or {}
-    words = [word for folder in launch.get("config_dirs", []) for word in ("--config-dir", folder)]
-    if launch.get("config_name", "config") != "config":
-        words += ["--config-name", launch["config_name"]]
-    return shlex.join(["python", "train.py", *words, *record.overrides])
 
 
 def section(title: str, values: Mapping[str, Any]) -> list[str]:
