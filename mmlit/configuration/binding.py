@@ -51,6 +51,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     ]
     if type(config.get("seed")) is int and config["seed"] < 0:
         found.append(f"seed: must be >= 0, got {config['seed']}")
+    if type(config.get("resume_minutes")) in (int, float) and not config["resume_minutes"] > 0:
+        found.append(f"resume_minutes: must be > 0, got {config['resume_minutes']}")
     for path, node in targets(config):
         try:
             found += _check(path, node)

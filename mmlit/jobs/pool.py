@@ -1,5 +1,6 @@
 """Runs jobs side by side, each in a process forked from this one, which has imported everything heavy already."""
 
+import json
 import os
 import signal
 import sys
@@ -95,6 +96,8 @@ def run_all(works: Sequence[Work], *, parallel: int, watcher: Watcher) -> list[O
                     elsewhere.append(each.work)
                     continue
                 error = _error(each.work, each.process.exitcode) if each.process.exitcode else None
+                if error:
+                    _tell_status(each.work, error)
                 ended.append(Outcome(each.work.name, time.monotonic() - each.start, error))
             if elsewhere and (time.monotonic() - looked > _LONG_PAUSE or not running):
                 looked = time.monotonic()
@@ -152,6 +155,13 @@ def end_with_parent() -> None:
     while os.getppid() == parent:
         time.sleep(_PAUSE)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tell_status(work: Work, error: str) -> None:
+    """For `mmlit runs`: that a run failed, and why, beside how far it got."""
+    path = work.directory / "status.json"
+    status = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**status, "error": error}))
 
 
 def _error(work: Work, code: int | None) -> str:

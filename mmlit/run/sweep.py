@@ -44,7 +44,8 @@ def sweep(configs: Sequence[DictConfig], *, parallel: int | None, threads: int |
     """
     jobs = planned(configs)
     todo = [job for job in jobs if not job.finished]
-    log.info("%d runs, %d of them finished before", len(jobs), len(jobs) - len(todo))
+    resumed = sum(job.resume_point.is_file() for job in todo)
+    log.info("%d runs, %d of them finished before, %d go on", len(jobs), len(jobs) - len(todo), resumed)
     share = shares(
         parallel=parallel,
         threads=threads,
@@ -52,14 +53,21 @@ def sweep(configs: Sequence[DictConfig], *, parallel: int | None, threads: int |
         gpus=[gpu for job in jobs[:1] for gpu in gpus(job.config)],
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
+    names = dict(
+        zip([job.directory for job in jobs], map(_name, jobs, varying([j.overrides for j in jobs])), strict=True)
+    )
     works = [
-        Work(job.directory.name, job.directory, partial(_run_alone, job, share), partial(_finished, job))
+        Work(names[job.directory], job.directory, partial(_run_alone, job, share), partial(_finished, job))
         for job in todo
     ]
-    with LiveView(total=len(jobs), skipped=len(jobs) - len(todo), parallel=share.parallel) as view:
-        outcomes = run_all(works, parallel=share.parallel, watcher=view)
+    try:
+        with LiveView(total=len(jobs), skipped=len(jobs) - len(todo), parallel=share.parallel) as view:
+            outcomes = run_all(works, parallel=share.parallel, watcher=view)
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on")
+        raise
     errors = {outcome.name: outcome.error for outcome in outcomes}
-    return [_ended(job, errors.get(job.directory.name)) for job in jobs]
+    return [_ended(job, names[job.directory], errors.get(names[job.directory])) for job in jobs]
 
 
 def planned(configs: Sequence[DictConfig]) -> list[Job]:
@@ -98,11 +106,17 @@ def _state(job: Job) -> str:
     return "running" if is_claimed(job.directory) else "goes on" if job.resume_point.is_file() else "new"
 
 
-def _ended(job: Job, error: str | None) -> Ended:
+def _name(job: Job, own: Sequence[str]) -> str:
+    """A run's folder, and the options in which it differs from the others that its name does not show."""
+    shown = [each for each in own if not each.startswith(("alignment=", "seed=", "data="))]
+    return " ".join([job.directory.name, *shown])
+
+
+def _ended(job: Job, name: str, error: str | None) -> Ended:
     if error or not job.finished:
-        return Ended(job.directory.name, None, error or "it was not finished")
+        return Ended(name, None, f"{error or 'it was not finished'} ({job.directory / 'log.txt'})")
     validation = read_record(job.directory / FILE_NAME).validation
-    return Ended(job.directory.name, validation["rsum"] if validation else None, None)
+    return Ended(name, validation["rsum"] if validation else None, None)
 
 
 def _finished(job: Job) -> bool:

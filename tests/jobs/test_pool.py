@@ -135,3 +135,9 @@ def test_view_says_which_run_of_how_many(tmp_path, capsys):
     assert "[4/12]" in said
     assert "[5/12]" in said
     assert "failed: ValueError: temperature must be > 0, got 0" in said
+
+
+def test_a_failed_job_says_so_in_its_status(tmp_path):
+    """`mmlit runs list` reads it: a job that failed at once leaves no record."""
+    run_all(works(tmp_path, fail), parallel=1, watcher=Silent())
+    assert read_status(tmp_path / "job0") == {"error": "ValueError: temperature must be > 0, got 0"}

@@ -45,7 +45,11 @@ def undisturbed(tmp_path_factory):
     return tmp_path_factory.mktemp("undisturbed")
 
 
-@pytest.mark.parametrize("steps", [(1,), (3, 8), (7,), (12,)], ids=str)
+@pytest.mark.parametrize(
+    "steps",
+    [(3, 8), *(pytest.param((step,), marks=pytest.mark.slow) for step in (1, 7, 12))],
+    ids=str,
+)
 def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, steps):
     """Trap 28. Step 3 is in the middle of the first epoch, 7 begins the second, 12 is before the final evaluation."""
     if not list(undisturbed.glob("*")):
@@ -97,4 +101,4 @@ def test_a_run_that_another_process_works_on_is_refused(train, tmp_path):
 def test_minutes_are_checked(train, minutes):
     ended = train(f"resume_minutes={minutes}")
     assert ended.code == 2
-    assert f"resume_minutes must be > 0, got {float(minutes)}" in ended.err or f"got {minutes}" in ended.err
+    assert f"resume_minutes: must be > 0, got {minutes}" in ended.err

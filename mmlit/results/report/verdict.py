@@ -62,11 +62,11 @@ def verdict(comparison: Comparison) -> Verdict:
     reasons = [*_cautions(comparison), _quality(rows, best), *_evidence(rows, best, leads)]
     if value == best:
         picks: tuple[Pick, ...] = (_pick("Best retrieval, and among the fastest to answer", rows, best, sure),)
-        headline = f"Use {rows[best].label}: it ranks best, and none answers queries much faster"
+        headline = f"Use {rows[best].label}: it ranks highest, and none answers queries much faster"
     else:
         loss = f"What it gives up, {leads[value].value:.1f} points: {_sureness(leads[value])}"
         picks = (_pick("Best retrieval", rows, best, sure), _pick("Best of the fast ones", rows, value, loss))
-        headline = _trade(rows, best, value)
+        headline = _trade(rows, best, value, shown=leads[ordered[1]].methods_hold is True)
         reasons.append(_cost(rows, best, value))
     return Verdict(headline, picks, (*reasons, *_beaten(comparison, alike)))
 
@@ -88,11 +88,13 @@ def _sureness(own: Difference) -> str:
     return "not shown, may be chance"
 
 
-def _trade(rows: Sequence[Row], best: int, value: int) -> str:
+def _trade(rows: Sequence[Row], best: int, value: int, *, shown: bool) -> str:
     most, fast = rows[best].metrics["rsum"].mean, rows[value].metrics["rsum"].mean
+    place = "ranks best" if shown else "has the highest rsum here"
+    share = 100 * fast / most if most else 100
     return (
-        f"{rows[best].label} ranks best; {rows[value].label} reaches {100 * fast / most if most else 100:.0f} % of its "
-        f"score and answers {_times(query_milliseconds(rows[best]), query_milliseconds(rows[value]))} as fast"
+        f"{rows[best].label} {place}; {rows[value].label} reaches {share:.0f} % of its score and answers "
+        f"{_times(query_milliseconds(rows[best]), query_milliseconds(rows[value]))} as fast"
     )
 
 

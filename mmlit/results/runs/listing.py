@@ -77,6 +77,8 @@ def _state(folder: Folder) -> str:
 
 def progress(folder: Folder) -> str:
     """How far an unfinished run got, e.g. `40 %, epoch 4 of 10`."""
+    if error := folder.status.get("error"):
+        return printable(f"failed, {error}")
     share, epoch, epochs = (folder.status.get(key) for key in ("share", "epoch", "epochs"))
     if not (is_number(share) and is_number(epoch) and is_number(epochs)):
         return "not known how far"

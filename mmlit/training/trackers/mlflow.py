@@ -1,5 +1,7 @@
 """Curves, pictures and results in MLflow: a file of SQLite beside the runs, or a server."""
 
+import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from mmlit.results.atomic import write_atomically
 from mmlit.training.trackers.tracked_run import TrackedRun
 
 _SQLITE = "sqlite:///"
+#: a server that does not answer must not hold a run up: seconds of one try, and further tries (MLflow's own: 120 and 7)
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 class MlflowTracker(MLFlowLogger):
@@ -30,6 +34,12 @@ class MlflowTracker(MLFlowLogger):
 
     def __init__(self, *, experiment_name: str, tracking_uri: str, log_checkpoint: bool, run: TrackedRun) -> None:
         self.run, self.log_checkpoint, self._id_file = run, log_checkpoint, run.directory / "mlflow_run_id"
+        for option, value in _PATIENCE.items():
+            os.environ.setdefault(option, value)
+        if tracking_uri.startswith(_SQLITE):  # MLflow itself tries for minutes to open what cannot be opened
+            path = Path(tracking_uri.removeprefix(_SQLITE))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sqlite3.connect(path).close()
         tags = {**run.choices, "group": run.group, "job_type": run.job_type}
         tags["mlflow.source.git.commit"] = str(run.parameters["code.commit"])
         try:
