@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 FILE_NAME = "checkpoints/resume.ckpt"
 #: writing takes at most this share of the time, however large the model
 _SHARE = 0.05
-#: batches between two looks at the clock where several devices must agree on it
+#: optimizer steps between two looks at the clock where several devices must agree on it
 _TOGETHER = 10
 
 
@@ -38,10 +38,13 @@ class ResumePoint(Callback):
         self._last, self._pause = time.monotonic(), 60 * minutes
         self._random: list[dict[str, Any]] | None = None
         self._loader: dict[str, Any] | None = None
+        self._ended = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Where the loader stood: Lightning keeps it, but does not tell a loader that it made before it read this."""
         (self._loader,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        # Training that early stopping had ended must not begin again.
+        trainer.should_stop = checkpoint["callbacks"][self.state_key]["ended"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = time.monotonic()
@@ -58,13 +61,15 @@ class ResumePoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or (trainer.world_size > 1 and batch_idx % _TOGETHER):
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches  # gradients so far are in no checkpoint
+        if trainer.is_last_batch or accumulating or (trainer.world_size > 1 and trainer.global_step % _TOGETHER):
             return
         if trainer.strategy.broadcast(time.monotonic() - self._last > self._pause):
             self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.interrupted:
+            self._ended = True
             self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,10 +79,10 @@ class ResumePoint(Callback):
             gathered: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(gathered, states[0])
             states = gathered
-        return {"random": states}
+        return {"random": states, "ended": self._ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._random = state_dict["random"]
+        self._random, self._ended = state_dict["random"], state_dict["ended"]
 
     def _write(self, trainer: Trainer) -> None:
         start = time.monotonic()

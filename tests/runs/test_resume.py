@@ -73,6 +73,29 @@ def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, ste
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "step", "goes_on_from", "steps"),
+    [
+        (("+trainer.accumulate_grad_batches=2",), 2, 2, 6),
+        (("callbacks=[best,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"), 12, 12, 12),
+    ],
+    ids=["accumulating", "stopped early"],
+)
+def test_special_endings_and_steps(train, tmp_path, options, step, goes_on_from, steps):
+    """Nothing accumulated is lost, and training that was stopped early is over."""
+    options = (*JOINT, "trainer.max_epochs=2" if steps == 6 else "trainer.max_epochs=4", *options)
+    assert train(*options, f"paths.outputs={tmp_path}/undisturbed").code == 0
+    assert train(*options, before=lambda: die_behind(step)).code == -signal.SIGKILL
+    ended = train(*options)
+    assert ended.code == 0, ended.err
+    assert f"after {goes_on_from} optimizer steps" in ended.out
+    expected, found = record_of(tmp_path / "undisturbed"), record_of(tmp_path / "outputs")
+    assert expected["budget"]["steps"] == steps
+    for part in ("metrics", "budget", "selection"):
+        assert found[part] == expected[part], part
+
+
 def test_a_damaged_resume_point_is_told_and_the_run_starts_anew(train, tmp_path):
     """Trap 34."""
     assert train(*JOINT, before=lambda: die_behind(3)).code == -signal.SIGKILL
