@@ -205,12 +205,10 @@ class TextEncoder(Encoder, ABC):
     """Token ids → `Encoded`; it brings its own tokenizer, so the two cannot disagree.
 
     Attributes:
-        num_texts: how many texts `tokenize` has seen.
-        num_truncated: how many of them it has cut at `spec.max_length`. It only counts; the run tells it once.
+        num_truncated: how many texts `tokenize` has cut at `spec.max_length`. It only counts; the run tells it once.
     """
 
     spec: TextSpec
-    num_texts: int = 0
     num_truncated: int = 0
 
     @abstractmethod

@@ -85,7 +85,11 @@ class Model(nn.Module):
                 f"got {type(image).__name__}"
             )
         file = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
-        return decode(file, self.image_encoder.spec, name="an image" if isinstance(image, bytes) else image)
+        try:
+            return decode(file, self.image_encoder.spec, exact=True)
+        except ValueError as error:
+            name = "an image" if isinstance(image, bytes) else image
+            raise ValueError(f"{name}: not a readable picture: {error}") from error
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:

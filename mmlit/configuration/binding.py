@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 #: what `run` passes to each group's class beside its yaml
 RUNTIME: dict[str, frozenset[str]] = {
     "alignment": frozenset({"image", "text"}),
-    "data": frozenset({"seed", "split", "image", "tokenize"}),
+    "data": frozenset({"seed", "split", "image", "text", "batching", "reading", "cache"}),
     "data.source": frozenset({"root"}),
     "evaluator": frozenset({"score", "coarse", "max_text_tokens"}),
     "evaluator.truths.*": frozenset({"root", "split"}),

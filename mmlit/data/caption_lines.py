@@ -12,7 +12,6 @@ from mmlit.data.folder import (
     split_names,
     stable_id,
     twice,
-    with_pictures,
 )
 
 
@@ -37,11 +36,16 @@ class CaptionLines:
         if not captions or twice(captions):
             raise ValueError(f"data.source.captions={captions} must name files, each once")
 
+    def inputs(self, split: str) -> list[Path]:
+        """Lists of images and captions."""
+        patterns = [self.splits, *self.captions]
+        return [split_file(self.root, pattern, part) for part in split_names(split) for pattern in patterns]
+
     def read(self, split: str) -> Captions:
         """One split, or several joined by `+`, in the order of the lists.
 
         Raises:
-            FileNotFoundError: if a file or a listed picture is missing.
+            FileNotFoundError: if a file is missing.
             ValueError: if a caption file has more or fewer lines than the list, a line is empty, or an image is listed
                 twice; the message names file and line.
         """
@@ -51,14 +55,15 @@ class CaptionLines:
             sources.append(split_file(self.root, self.splits, part))
             listed = listed_names(sources[-1])
             names += [name for _, name in listed]
-            places += [f"{sources[-1]}: line {line}" for line, _ in listed]
+            places += [f"{sources[-1].relative_to(self.root)}: line {line}" for line, _ in listed]
             columns = [self._column(part, pattern, sources[-1], len(listed)) for pattern in self.captions]
             texts += [text for row in zip(*columns, strict=True) for text in row]
             digest.update(repr((listed, columns)).encode())
         if pair := twice(names):
-            raise ValueError(f"{places[pair[1]]} names an image that {places[pair[0]]} names already")
+            again, before = (self.root / places[place] for place in reversed(pair))
+            raise ValueError(f"{again} names an image that {before} names already")
         count = len(self.captions)
-        captions = Captions.assemble(
+        return Captions.assemble(
             root=self.root,
             source=sources[0],
             files=[f"{self.images}/{name}" for name in names],
@@ -67,8 +72,8 @@ class CaptionLines:
             texts=texts,
             text_id=[stable_id(f"{name}#{place}") for name in names for place in range(count)],
             digest=digest.hexdigest()[:16],
+            places=places,
         )
-        return with_pictures(captions, places.__getitem__)
 
     def _column(self, part: str, pattern: str, images: Path, count: int) -> list[str]:
         """One caption of each image."""

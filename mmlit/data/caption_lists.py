@@ -8,7 +8,7 @@ from posixpath import normpath
 from typing import Any
 
 from mmlit.data.captions import Captions
-from mmlit.data.folder import require_folder, split_file, split_names, stable_id, with_pictures
+from mmlit.data.folder import require_folder, split_file, split_names, stable_id
 
 #: how COCO numbers its files: COCO_val2014_000000391895.jpg, 000000391895.jpg
 _COCO_NAME = re.compile(r"(?:.*[_/])?(\d{12})\.\w+")
@@ -38,11 +38,15 @@ class CaptionLists:
     def __init__(self, *, root: str | Path, annotations: str, images: str) -> None:
         self.root, self.annotations, self.images = require_folder(root), annotations, images
 
+    def inputs(self, split: str) -> list[Path]:
+        """The lists."""
+        return [split_file(self.root, self.annotations, name) for name in split_names(split)]
+
     def read(self, split: str) -> Captions:
         """One split, or several joined by `+`; images in the order of their first row.
 
         Raises:
-            FileNotFoundError: if a list or a picture is missing.
+            FileNotFoundError: if a list is missing.
             ValueError: if the JSON is broken, a row has no image, no caption or a path that leaves the folder, or two
                 of the joined splits share an image; the message names file and row.
         """
@@ -59,7 +63,7 @@ class CaptionLists:
                     other, place = first[path]
                     raise ValueError(f"{sources[-1]}: row {row} names {path!r}, as does {other} row {place}")
                 texts.setdefault(path, []).extend(_captions(sources[-1], row, entry))
-        captions = Captions.assemble(
+        return Captions.assemble(
             root=self.root,
             source=sources[0],
             files=[normpath(f"{self.images}/{path}") for path in texts],
@@ -68,9 +72,8 @@ class CaptionLists:
             texts=[text for own in texts.values() for text in own],
             text_id=[stable_id(f"{path}#{place}") for path, own in texts.items() for place in range(len(own))],
             digest=digest.hexdigest()[:16],
+            places=[f"{source.relative_to(self.root)}: row {row}" for source, row in first.values()],
         )
-        rows = list(first.values())
-        return with_pictures(captions, lambda image: f"{rows[image][0]}: row {rows[image][1]}")
 
 
 def _rows(source: Path, raw: bytes) -> list[dict[str, Any]]:

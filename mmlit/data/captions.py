@@ -1,5 +1,6 @@
 """One split of image–caption pairs, held in Arrow and NumPy."""
 
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,13 @@ class Captions(NamedTuple):
 
     `files` (N,) paths relative to `root`; `image_id` (N,); `texts` (M,); `text_id` (M,); `first` (N + 1,): image n
     has the captions first[n] … first[n + 1] − 1. `source` is the annotation file, `digest` a hash of what was read.
+
+    Where a source knows it: `places` (N,) which file and row name an image, relative to `root`; `spans` (N, 2) offset
+    and bytes of each picture in its file, for pictures in archives; `blobs` (N,) the undecoded pictures themselves;
+    `tags` (N,) lists of strings.
+
+    Of the pictures' files, once they were looked for (`mmlit.data.folder.with_pictures`): `missing`, numbers of images
+    without one; `stamp`, a hash that also sees when a file was written.
     """
 
     root: Path
@@ -29,6 +37,12 @@ class Captions(NamedTuple):
     text_id: np.ndarray
     first: np.ndarray
     digest: str
+    places: pa.Array | None = None
+    spans: np.ndarray | None = None
+    blobs: pa.Array | pa.ChunkedArray | None = None
+    tags: pa.Array | None = None
+    missing: np.ndarray | None = None
+    stamp: str = ""
 
     @classmethod
     def assemble(
@@ -42,6 +56,10 @@ class Captions(NamedTuple):
         texts: Sequence[str],
         text_id: Sequence[int] | np.ndarray,
         digest: str,
+        places: Sequence[str] | None = None,
+        spans: np.ndarray | None = None,
+        blobs: pa.Array | pa.ChunkedArray | None = None,
+        tags: pa.Array | None = None,
     ) -> "Captions":
         """From captions in any order: caption m, `texts[m]`, belongs to image number `owner[m]`, 0 … N − 1."""
         owner = np.asarray(owner, np.int64)
@@ -55,6 +73,10 @@ class Captions(NamedTuple):
             text_id=np.asarray(text_id, np.int64)[order],
             first=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(files)))]),
             digest=digest,
+            places=None if places is None else pa.array(places, pa.large_string()),
+            spans=spans,
+            blobs=blobs,
+            tags=tags,
         )
 
     @property
@@ -75,28 +97,61 @@ class Captions(NamedTuple):
         """Image number `image` with the captions number `texts`; reads the file.
 
         Raises:
-            FileNotFoundError: if the picture is gone.
+            OSError: if the picture is gone or cannot be read.
         """
         return Item(
-            image=self.path(image).read_bytes(),
+            image=self.picture(image),
             texts=tuple(self.texts[text].as_py() for text in texts),
             image_id=int(self.image_id[image]),
             text_ids=tuple(int(self.text_id[text]) for text in texts),
         )
 
+    def picture(self, image: int) -> bytes:
+        """The undecoded picture of image number `image`.
+
+        Raises:
+            OSError: if its file is gone, or shorter than it was.
+        """
+        if self.blobs is not None:
+            return bytes(self.blobs[image].as_buffer())
+        if self.spans is None:
+            return self.path(image).read_bytes()
+        offset, size = (int(number) for number in self.spans[image])
+        with self.path(image).open("rb") as archive:
+            file = os.pread(archive.fileno(), size, offset)
+        if len(file) < size:
+            raise OSError(f"{self.path(image)} ends at byte {offset + len(file)}, its picture at {offset + size}")
+        return file
+
     def path(self, image: int) -> Path:
-        """Where the picture of image number `image` lies."""
+        """Where the picture of image number `image` lies: its file, or the archive that holds it."""
         return self.root / self.files[image].as_py()
+
+    def name(self, image: int) -> str:
+        """How messages name the picture of image number `image`: its file, and the row that names it where known."""
+        place = "" if self.places is None else f" ({self.root / self.places[image].as_py()})"
+        return f"{self.path(image)}{place}"
 
     def subset(self, images: np.ndarray) -> "Captions":
         """The images number `images` with their captions, in that order; the digest says which."""
-        texts = np.concatenate([np.arange(self.first[i], self.first[i + 1]) for i in images])
         lengths = (self.first[1:] - self.first[:-1])[images]
+        begins = np.cumsum(lengths) - lengths
+        texts = np.arange(lengths.sum()) + np.repeat(self.first[images] - begins, lengths)
         return self._replace(
             files=self.files.take(pa.array(images)),
             image_id=self.image_id[images],
             texts=self.texts.take(pa.array(texts)),
             text_id=self.text_id[texts],
             first=np.concatenate([[0], np.cumsum(lengths)]),
-            digest=sha256(self.digest.encode() + np.ascontiguousarray(images, np.int64).tobytes()).hexdigest()[:16],
+            digest=_of_some(self.digest, images),
+            places=None if self.places is None else self.places.take(pa.array(images)),
+            spans=None if self.spans is None else self.spans[images],
+            blobs=None if self.blobs is None else self.blobs.take(pa.array(images)),
+            tags=None if self.tags is None else self.tags.take(pa.array(images)),
+            missing=None if self.missing is None else np.flatnonzero(np.isin(images, self.missing)),
+            stamp=_of_some(self.stamp, images) if self.stamp else "",
         )
+
+
+def _of_some(digest: str, images: np.ndarray) -> str:
+    return sha256(digest.encode() + np.ascontiguousarray(images, np.int64).tobytes()).hexdigest()[:16]

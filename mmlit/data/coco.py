@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmlit.data.captions import Captions
-from mmlit.data.folder import require_folder, sizes_in, split_file
+from mmlit.data.folder import require_folder, split_file
 
 
 class CocoCaptions:
@@ -31,15 +31,19 @@ class CocoCaptions:
         self.hint = f"; make it with: {prepare.format(root=root)}" if prepare else ""
         self.root, self.annotations, self.images = require_folder(root, self.hint), annotations, images
 
+    def inputs(self, split: str) -> list[Path]:
+        """The caption file."""
+        return [split_file(self.root, self.annotations, split, self.hint)]
+
     def read(self, split: str) -> Captions:
-        """One split, checked whole.
+        """One split, checked whole but for its pictures.
 
         Raises:
-            FileNotFoundError: if the caption file or a picture is missing.
-            ValueError: if the JSON is broken, an id comes twice, a caption has no image or an image no caption; the
-                message names file and row.
+            FileNotFoundError: if the caption file or the folder of pictures is missing.
+            ValueError: if the JSON is broken, an id comes twice, an image has no file or no caption, or a caption no
+                image; the message names file and row.
         """
-        source = split_file(self.root, self.annotations, split, self.hint)
+        (source,) = self.inputs(split)
         raw = source.read_bytes()
         images, annotations = _tables(source, raw)
         image_id = _ids(source, "images", images)
@@ -51,32 +55,21 @@ class CocoCaptions:
             raise ValueError(
                 f"{source}: images row {empty[0]} (id {image_id[empty[0]]}) has no caption ({len(empty)} such images)"
             )
-        files, sizes = self._files(source, split, images)
+        folder = self.images.format(split=split)
+        if not (self.root / folder).is_dir():
+            raise FileNotFoundError(f"{self.root / folder} is no folder of pictures{self.hint}")
+        file = source.relative_to(self.root)
         return Captions.assemble(
             root=self.root,
             source=source,
-            files=files,
+            files=[f"{folder}/{_file_name(source, row, image)}" for row, image in enumerate(images)],
             image_id=image_id,
             owner=owner,
             texts=texts,
             text_id=text_id,
-            digest=sha256(raw + np.array(sizes, np.int64).tobytes()).hexdigest()[:16],
+            digest=sha256(raw).hexdigest()[:16],
+            places=[f"{file}: images row {row} (id {id_})" for row, id_ in enumerate(image_id)],
         )
-
-    def _files(self, source: Path, split: str, images: list[dict[str, Any]]) -> tuple[list[str], list[int]]:
-        """Each picture's path below the root and its size in bytes; one listing of the folder instead of N look-ups."""
-        folder = self.images.format(split=split)
-        if not (self.root / folder).is_dir():
-            raise FileNotFoundError(f"{self.root / folder} is no folder of pictures{self.hint}")
-        named = {name for image in images if isinstance(name := image.get("file_name"), str)}
-        there = sizes_in(self.root / folder, named)
-        for row, image in enumerate(images):
-            name = image.get("file_name")
-            if not isinstance(name, str) or name not in there:
-                where = f"{source}: images row {row} (id {image['id']})"
-                raise FileNotFoundError(f"{where} names {name!r}, which is not in {self.root / folder}")
-        names = [image["file_name"] for image in images]
-        return [f"{folder}/{name}" for name in names], [there[name] for name in names]
 
 
 def _tables(source: Path, raw: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -123,6 +116,13 @@ def _owners(source: Path, annotations: list[dict[str, Any]], image_id: np.ndarra
             )
         owners[row] = owner
     return owners
+
+
+def _file_name(source: Path, row: int, image: dict[str, Any]) -> str:
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{source}: images row {row} (id {image['id']}) has no file_name, got {name!r}")
+    return name
 
 
 def _caption(source: Path, row: int, annotation: dict[str, Any]) -> str:

@@ -1,15 +1,21 @@
 """Splits of image–caption pairs as Lightning asks for them."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mmlit.contracts import ImageSpec
+from mmlit.contracts import ImageSpec, TextEncoder
+from mmlit.data.batching import Batching, Epoch
 from mmlit.data.captions import Captions
-from mmlit.data.reader import BatchReader, Tokenize, tokenize_all
+from mmlit.data.folder import require_pictures, with_pictures
+from mmlit.data.kept import kept
+from mmlit.data.reader import BatchReader
+from mmlit.data.reading import Reading
 from mmlit.data.sampling import (
     EpochLoader,
     EpochSampler,
@@ -19,6 +25,7 @@ from mmlit.data.sampling import (
     TrainingRows,
     held_out,
 )
+from mmlit.data.token_table import token_table
 
 
 class OpenSource(Protocol):
@@ -31,8 +38,11 @@ class OpenSource(Protocol):
 class Source(Protocol):
     """A folder of splits."""
 
+    def inputs(self, split: str) -> Sequence[Path]:
+        """The files whose content decides what `read` gives; none if that cannot be told."""
+
     def read(self, split: str) -> Captions:
-        """One split, checked."""
+        """One split, checked but for its pictures: the data module looks for those."""
 
 
 class PairsDataModule(LightningDataModule):
@@ -50,7 +60,10 @@ class PairsDataModule(LightningDataModule):
         seed: of order and captions.
         split: reported split, or None for `test`.
         image: the image encoder's spec.
-        tokenize: the text encoder's tokenizer.
+        text: the text encoder, which tokenizes.
+        batching: what a training batch is made of.
+        reading: how pictures are read, and what happens when one cannot be.
+        cache: folder that keeps what annotations and tokenizer gave, for later runs; None keeps nothing.
 
     Raises:
         ValueError: if a number is out of range, a split is selected and reported on, or two splits share an image.
@@ -70,7 +83,10 @@ class PairsDataModule(LightningDataModule):
         seed: int,
         split: str | None,
         image: ImageSpec,
-        tokenize: Tokenize,
+        text: TextEncoder,
+        batching: Batching,
+        reading: Reading,
+        cache: str | Path | None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -85,7 +101,8 @@ class PairsDataModule(LightningDataModule):
             drop_last,
             seed,
         )
-        self.image, self.tokenize = image, tokenize
+        self.image, self.text, self.batching, self.reading = image, text, batching, reading
+        self.cache = None if cache is None else Path(cache)
         self.readers: dict[str, BatchReader] = {}
         self._opened: Source | None = None
 
@@ -95,8 +112,7 @@ class PairsDataModule(LightningDataModule):
             if part not in self.readers:
                 self._opened = self._opened or self.source(root=self.root)  # one file may hold all splits
                 for name, captions in self._read(self._opened, part).items():
-                    tokens = tokenize_all(captions, self.tokenize)
-                    self.readers[name] = BatchReader(captions=captions, tokens=tokens, spec=self.image)
+                    self.readers[name] = self._reader(name, captions)
         self._check()
 
     def training_facts(self) -> dict[str, Any]:
@@ -107,16 +123,17 @@ class PairsDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Row]:
         """Global batches that only seed and epoch decide."""
         reader = self.readers["train"]
-        rank, world_size = self._place()
+        captions, lengths, (rank, world_size) = reader.captions, reader.tokens.lengths, self._place()
+        plan = partial(self._plan, captions=captions, lengths=lengths, batch=self.batch_size * world_size)
         sampler = EpochSampler(
-            size=reader.captions.num_images,
+            plan=plan,
+            size=self.batching.size(captions),
             batch_size=self.batch_size,
-            seed=self.seed,
             drop_last=self.drop_last,
             rank=rank,
             world_size=world_size,
         )
-        rows = TrainingRows(captions=reader.captions, seed=self.seed)
+        rows = TrainingRows(captions=captions, plan=plan, size=sampler.size)
         return self._loader(rows, sampler, reader, self.drop_last, kind=EpochLoader)
 
     def val_dataloader(self) -> DataLoader[Row]:
@@ -127,16 +144,44 @@ class PairsDataModule(LightningDataModule):
         """The reported split, this device's share."""
         return self._evaluation("test")
 
+    def _plan(self, number: int, **known: Any) -> Epoch:
+        return self.batching.epoch(seed=self.seed, number=number, **known)
+
+    def _reader(self, name: str, captions: Captions) -> BatchReader:
+        """Training may decode fast and skip; a gallery is whole, and the reported one is read exactly."""
+        reading = self.reading
+        if name != "train":
+            decode: Literal["fast", "exact"] = "exact" if name == "test" else reading.decode
+            reading = Reading(decode=decode, on_error="raise", max_bad_share=0.0)
+        if reading.on_error == "raise":
+            require_pictures(captions)
+        tokens = token_table(captions, self.text, folder=self.cache)
+        share = 1 / self._place()[1]
+        return BatchReader(captions=captions, tokens=tokens, spec=self.image, reading=reading, share=share)
+
     def _read(self, source: Source, part: str) -> dict[str, Captions]:
         name = self.names[part]
         if part == "val" and isinstance(name, int):
             return {}  # came with `train`
-        captions = source.read(str(name))
+        captions = self._captions(source, str(name))
         count = self.names["val"]
         if part == "train" and isinstance(count, int):
-            stay, aside = held_out(captions.image_id, count)
+            there = np.setdiff1d(np.arange(captions.num_images), [] if captions.missing is None else captions.missing)
+            aside = there[held_out(captions.image_id[there], count)]
+            stay = np.setdiff1d(np.arange(captions.num_images), aside)
             return {"train": captions.subset(stay), "val": captions.subset(aside)}
         return {part: captions}
+
+    def _captions(self, source: Source, split: str) -> Captions:
+        """A split, its pictures looked for; from the cache what is known of its annotations."""
+        inputs = [] if self.cache is None else source.inputs(split)
+        if self.cache is None or not inputs:
+            captions = source.read(split)
+        else:
+            options = {key: value for key, value in vars(source).items() if not key.startswith("_")}
+            settings = f"{type(source).__module__}.{type(source).__qualname__}|{sorted(options.items())}|{split}"
+            captions = kept(lambda: source.read(split), folder=self.cache, inputs=inputs, settings=settings)
+        return with_pictures(captions)
 
     def _check(self) -> None:
         """Images are disjoint between splits, by id and by file; the training split fills a batch."""
@@ -158,9 +203,9 @@ class PairsDataModule(LightningDataModule):
                             f"e.g. {what} {shared[0]}"
                         )
         train = self.readers.get("train")
-        if train and self.drop_last and train.captions.num_images < self.batch_size:
+        if train and self.drop_last and (rows := self.batching.size(train.captions)) < self.batch_size:
             raise ValueError(
-                f"data.batch_size={self.batch_size} is more than the {train.captions.num_images} training images of "
+                f"data.batch_size={self.batch_size} is more than the {rows} training images of "
                 f"{train.captions.source}; lower it or set data.drop_last=false"
             )
 
@@ -188,5 +233,8 @@ class PairsDataModule(LightningDataModule):
 
 def _shared(one: Captions, other: Captions) -> dict[str, np.ndarray]:
     """What two splits have in common that they must not: ids and files of images."""
-    files = (captions.files.to_numpy(zero_copy_only=False) for captions in (one, other))
-    return {"id": np.intersect1d(one.image_id, other.image_id), "file": np.intersect1d(*files)}
+    shared = {"id": np.intersect1d(one.image_id, other.image_id)}
+    if one.blobs is None and one.spans is None:  # an archive holds pictures of several splits
+        files = (captions.files.to_numpy(zero_copy_only=False) for captions in (one, other))
+        shared["file"] = np.intersect1d(*files)
+    return shared

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from mmlit.data.captions import Captions
 from mmlit.data.folder import (
@@ -21,7 +22,6 @@ from mmlit.data.folder import (
     split_names,
     stable_id,
     twice,
-    with_pictures,
 )
 
 _TOKEN = re.compile(r"([^\t]+)#(\d+)\t(.*)")
@@ -54,11 +54,16 @@ class FlickrTokens:
     def __init__(self, *, root: str | Path, annotations: str, splits: str, images: str) -> None:
         self.root, self.annotations, self.splits, self.images = require_folder(root), annotations, splits, images
 
+    def inputs(self, split: str) -> list[Path]:
+        """The captions and the lists."""
+        lists = [split_file(self.root, self.splits, name) for name in split_names(split)]
+        return [require_file(self.root, self.annotations), *lists]
+
     def read(self, split: str) -> Captions:
         """One split, or several joined by `+`, in the order of the lists.
 
         Raises:
-            FileNotFoundError: if the captions, a list or a listed picture is missing.
+            FileNotFoundError: if the captions or a list is missing.
             ValueError: if a line cannot be read, a caption is empty or comes twice, or a listed image has no caption or
                 is listed twice; the message names file and line.
         """
@@ -71,10 +76,11 @@ class FlickrTokens:
                 if (n := number.get(f"{self.images}/{image}")) is None:
                     raise ValueError(f"{source}: line {line}: {image!r} has no caption in {everything.source}")
                 chosen.append(n)
-                places.append(f"{source}: line {line}")
+                places.append(f"{source.relative_to(self.root)}: line {line}")
         if pair := twice(chosen):
-            raise ValueError(f"{places[pair[1]]} names an image that {places[pair[0]]} names already")
-        return with_pictures(everything.subset(np.array(chosen)), places.__getitem__)
+            again, before = (self.root / places[place] for place in reversed(pair))
+            raise ValueError(f"{again} names an image that {before} names already")
+        return everything.subset(np.array(chosen))._replace(places=pa.array(places, pa.large_string()))
 
     @cached_property
     def _everything(self) -> Captions:

@@ -1,7 +1,7 @@
 """What the readers of caption files share: folders, names of splits, lists of names, pictures, ids."""
 
 import os
-from collections.abc import Callable, Container, Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from hashlib import blake2b, sha256
 from pathlib import Path
 
@@ -101,34 +101,57 @@ def read_text(source: Path) -> str:
         raise ValueError(f"{source}: not UTF-8: {error}") from None
 
 
-def sizes_in(folder: Path, names: Container[str]) -> dict[str, int]:
-    """Sizes in bytes of those of the files `names` that lie in `folder`; one listing of it."""
+def with_pictures(captions: Captions) -> Captions:
+    """`captions` after every picture's file was looked for: with `missing`, and digests that see sizes and times.
+
+    Files of one folder are found by one listing of it.
+
+    Raises:
+        ValueError: if a path leads out of the data set's folder.
+    """
+    if captions.blobs is not None:
+        return captions._replace(stamp=captions.digest)
+    files = captions.files.to_pylist()
+    if outside := [n for n, file in enumerate(files) if file.startswith("/") or ".." in file.split("/")]:
+        raise ValueError(f"{captions.name(outside[0])}: no path below {captions.root}")
+    names = [file.rpartition("/") for file in files]
+    wanted: dict[str, set[str]] = {}
+    for folder, _, name in names:
+        wanted.setdefault(folder, set()).add(name)
+    there = {folder: _sizes_and_times(captions.root / folder, files) for folder, files in wanted.items()}
+    found = np.array([there[folder].get(name, (-1, -1)) for folder, _, name in names], np.int64).reshape(-1, 2)
+    return captions._replace(
+        digest=sha256(captions.digest.encode() + found[:, 0].tobytes()).hexdigest()[:16],
+        stamp=sha256(captions.digest.encode() + found.tobytes()).hexdigest()[:16],
+        missing=np.flatnonzero(found[:, 0] < 0),
+    )
+
+
+def require_pictures(captions: Captions) -> Captions:
+    """`captions`, none of whose pictures is missing.
+
+    Raises:
+        FileNotFoundError: if one is, naming it and the file and row that ask for it.
+    """
+    if captions.missing is not None and len(captions.missing):
+        first = int(captions.missing[0])
+        path = captions.path(first)
+        what = f"is not in {path.parent}" if path.parent.is_dir() else f"cannot be found: {path.parent} is no folder"
+        where = captions.source if captions.places is None else captions.root / captions.places[first].as_py()
+        raise FileNotFoundError(
+            f"{where} names {path.name!r}, which {what} "
+            f"({len(captions.missing)} of {captions.num_images} pictures missing)"
+        )
+    return captions
+
+
+def _sizes_and_times(folder: Path, names: Container[str]) -> dict[str, tuple[int, int]]:
+    """Bytes and nanoseconds of the last change of those of the files `names` that lie in `folder`."""
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries if entry.name in names and entry.is_file()}
-
-
-def with_pictures(captions: Captions, where: Callable[[int], str]) -> Captions:
-    """`captions` after every picture was looked for; its digest then depends on their sizes too.
-
-    Raises:
-        FileNotFoundError: if a picture is missing; `where(image)` is the file and the row that name it.
-    """
-    files = [file.rpartition("/") for file in captions.files.to_pylist()]
-    wanted: dict[str, set[str]] = {}
-    for folder, _, name in files:
-        wanted.setdefault(folder, set()).add(name)
-    there = {folder: sizes_in(captions.root / folder, names) for folder, names in wanted.items()}
-    sizes = np.array([there[folder].get(name, -1) for folder, _, name in files], np.int64)
-    if len(missing := np.flatnonzero(sizes < 0)):
-        path = captions.path(int(missing[0]))
-        what = f"is not in {path.parent}" if path.parent.is_dir() else f"cannot be found: {path.parent} is no folder"
-        raise FileNotFoundError(
-            f"{where(int(missing[0]))} names {path.name!r}, which {what} "
-            f"({len(missing)} of {len(files)} pictures missing)"
-        )
-    return captions._replace(digest=sha256(captions.digest.encode() + sizes.tobytes()).hexdigest()[:16])
+        found = ((entry.name, entry.stat()) for entry in entries if entry.name in names and entry.is_file())
+        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found}
 
 
 def twice(values: Iterable[Hashable]) -> tuple[int, int] | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from mmlit.data.captions import Captions
-from mmlit.data.folder import require_file, require_folder, split_names, twice, with_pictures
+from mmlit.data.folder import require_file, require_folder, split_names, twice
 
 
 class KarpathySplits:
@@ -41,11 +42,15 @@ class KarpathySplits:
         except (KeyError, IndexError, ValueError):
             raise ValueError(f"data.source.images={images}: only {{filepath}} may stand in braces") from None
 
+    def inputs(self, split: str) -> list[Path]:
+        """The split file."""
+        return [require_file(self.root, self.annotations)]
+
     def read(self, split: str) -> Captions:
         """One split, or several joined by `+`, in the file's order.
 
         Raises:
-            FileNotFoundError: if the split file or a picture is missing.
+            FileNotFoundError: if the split file is missing.
             ValueError: if the JSON is broken, a row is not what it should be, an id or a file comes twice, an image has
                 no caption (anywhere in the file: the message names the row), or there is no such split.
         """
@@ -56,9 +61,9 @@ class KarpathySplits:
             raise ValueError(f"split {absent[0]!r} is not in {table.captions.source}, which has {found}")
         rows = np.flatnonzero(np.isin(table.split, [table.splits.index(name) for name in names]))
         captions = table.captions.subset(rows)
-        return with_pictures(
-            captions, lambda image: f"{captions.source}: images row {rows[image]} (id {captions.image_id[image]})"
-        )
+        named = zip(rows, captions.image_id, strict=True)
+        places = [f"{self.annotations}: images row {row} (id {id_})" for row, id_ in named]
+        return captions._replace(places=pa.array(places, pa.large_string()))
 
     @cached_property
     def _table(self) -> "_Table":

@@ -1,20 +1,21 @@
 """Rows of a split → `Batch`."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mmlit.contracts import Batch, Encoded, ImageSpec
+from mmlit.contracts import Batch, Encoded, ImageSpec, uniform
 from mmlit.data.captions import Captions
 from mmlit.data.decode import decode
+from mmlit.data.reading import Broken, Reading
 from mmlit.data.sampling import Row
+from mmlit.data.token_table import TokenTable
 
-Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
-#: texts tokenized at a time
-_CHUNK = 4096
+#: draws of a substitute that is not in the batch yet; then any will do
+_ATTEMPTS = 100
 
 
 class Store(Protocol):
@@ -24,53 +25,37 @@ class Store(Protocol):
         """The items number `index`."""
 
 
-class TokenTable(NamedTuple):
-    """All captions of a split as token ids, end to end: text m is ids[first[m]:first[m + 1]]."""
-
-    ids: np.ndarray
-    first: np.ndarray
-
-    def take(self, texts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """ids, mask (M,L), L = the longest of these texts."""
-        lengths = self.first[1:][list(texts)] - self.first[:-1][list(texts)]
-        ids = torch.zeros(len(texts), int(lengths.max()), dtype=torch.int64)
-        for row, text in enumerate(texts):
-            ids[row, : lengths[row]] = torch.from_numpy(
-                self.ids[self.first[text] : self.first[text + 1]].astype(np.int64)
-            )
-        return ids, torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
-
-
-def tokenize_all(captions: Captions, tokenize: Tokenize) -> TokenTable:
-    """Every caption of a split, once."""
-    parts, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
-    for start in range(0, captions.num_texts, _CHUNK):
-        ids, mask = tokenize(captions.texts[start : start + _CHUNK].to_pylist())
-        parts.append(ids[mask].numpy().astype(np.int32))
-        lengths.append(mask.sum(1).numpy())
-    return TokenTable(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
-
-
 class BatchReader:
     """The collate function of a split: decodes pictures and looks up token ids, unless a store holds the encoded item.
+
+    Args:
+        captions: the split.
+        tokens: its captions as token ids.
+        spec: what the image encoder asks of a picture.
+        reading: how pictures are read; where it skips broken ones, another image takes the place of each.
+        share: of the images that this device reads, in (0, 1].
 
     Attributes:
         image_store: encoded images by number, or None.
         text_store: encoded texts by number, or None.
     """
 
-    def __init__(self, *, captions: Captions, tokens: TokenTable, spec: ImageSpec) -> None:
+    def __init__(
+        self, *, captions: Captions, tokens: TokenTable, spec: ImageSpec, reading: Reading, share: float = 1.0
+    ) -> None:
         self.captions, self.tokens, self.spec = captions, tokens, spec
+        self.exact, self.broken = reading.decode == "exact", Broken(captions=captions, reading=reading, share=share)
         self.image_store: Store | None = None
         self.text_store: Store | None = None
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        rows, pixels = self._readable(rows)
         images = [row.image for row in rows]
         texts = [text for row in rows for text in row.texts]
         owners = [row.image for row in rows for _ in row.texts]
         token_ids, token_mask = self.tokens.take(texts)
         return Batch(
-            image=self.image_store.take(images) if self.image_store else self.pixels(images),
+            image=self.image_store.take(images) if self.image_store else torch.stack(pixels),
             image_id=torch.from_numpy(self.captions.image_id[images]),
             token_ids=token_ids,
             token_mask=token_mask,
@@ -80,9 +65,49 @@ class BatchReader:
         )
 
     def pixels(self, images: Sequence[int]) -> Tensor:
-        """uint8 (N,3,H,W) of the images number `images`."""
-        return torch.stack([self._decode(image) for image in images])
+        """uint8 (N,3,H,W) of the images number `images`; black where `broken` skips what cannot be read.
 
-    def _decode(self, image: int) -> Tensor:
-        path = self.captions.path(image)
-        return decode(self.captions.item(image, ()).image, self.spec, name=path)
+        Raises:
+            UnreadablePictureError: if a picture cannot be read, or too many cannot.
+        """
+        black = torch.zeros(3, self.spec.size, self.spec.size, dtype=torch.uint8)
+        return torch.stack([black if (found := self._decoded(image)) is None else found for image in images])
+
+    def _readable(self, rows: Sequence[Row]) -> tuple[list[Row], list[Tensor]]:
+        """`rows`, others in the place of those whose picture cannot be read, and pixels unless a store has them."""
+        there, pixels = {row.image for row in rows}, []
+        chosen = list(rows)
+        for place, row in enumerate(rows):
+            for attempt in itertools.count(1):
+                sound = chosen[place].image not in self.broken
+                if sound and self.image_store is None:
+                    found = self._decoded(chosen[place].image)
+                    sound = found is not None
+                    pixels += [] if found is None else [found]
+                if sound:
+                    there.add(chosen[place].image)
+                    break
+                chosen[place] = self._substitute(row, attempt, there)
+        return chosen, pixels
+
+    def _substitute(self, row: Row, attempt: int, there: set[int]) -> Row:
+        """A row that `row` and `attempt` alone decide, of an image that is not in the batch if one can be found."""
+        key = int(self.captions.text_id[row.texts[0]])
+        for again in range(_ATTEMPTS):
+            draws = uniform(key, attempt, again, torch.arange(2)).tolist()
+            image = int(draws[0] * self.captions.num_images)
+            if image not in there:
+                break
+        own = self.captions.texts_of(image)
+        whole = len(row.texts) == len(self.captions.texts_of(row.image)) > 1
+        return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],))
+
+    def _decoded(self, image: int) -> Tensor | None:
+        """Pixels, or None where a picture that cannot be read is skipped."""
+        if image in self.broken:
+            return None
+        try:
+            return decode(self.captions.picture(image), self.spec, exact=self.exact)
+        except (OSError, ValueError) as error:
+            self.broken.found(image, error)
+            return None

@@ -1,6 +1,7 @@
-"""Which image, which caption, in which order: functions of (seed, epoch, id) and of nothing else."""
+"""Rows of an epoch or a gallery, each device's share of them, and where a killed run goes on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmlit.contracts import uniform
+from mmlit.data.batching import ALL, Epoch
 from mmlit.data.captions import Captions
 
 
@@ -19,27 +21,23 @@ class Row(NamedTuple):
 
 
 class TrainingRows(Dataset[Row]):
-    """One caption of each image, drawn anew each epoch; indexed by (image number, epoch).
+    """What the sampler asks for; a bare number is that row of epoch 0: so Lightning asks with overfit_batches."""
 
-    A bare image number stands for epoch 0: so Lightning asks with `trainer.overfit_batches`.
-    """
+    def __init__(self, *, captions: Captions, plan: Callable[[int], Epoch], size: int) -> None:
+        self.captions, self.plan, self.size = captions, plan, size
 
-    def __init__(self, *, captions: Captions, seed: int) -> None:
-        self.captions, self.seed = captions, seed
+    @cached_property
+    def _first_epoch(self) -> Epoch:
+        epoch = self.plan(0)
+        order = np.lexsort((epoch.text, epoch.image))
+        return Epoch(epoch.image[order], epoch.text[order])
 
     def __len__(self) -> int:
-        return self.captions.num_images
+        return self.size
 
     def __getitem__(self, key: tuple[int, int] | int) -> Row:
-        return self.__getitems__([key])[0]
-
-    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Row]:
-        """The rows of a batch: their draws are made together, which a loader asks for where it is offered."""
-        images, epochs = zip(*(key if isinstance(key, tuple) else (key, 0) for key in keys), strict=True)
-        ids = torch.from_numpy(self.captions.image_id[list(images)])
-        draws = uniform(self.seed, torch.tensor(epochs), ids).tolist()
-        texts = map(self.captions.texts_of, images)
-        return [Row(image, (own[int(draw * len(own))],)) for image, own, draw in zip(images, texts, draws, strict=True)]
+        image, text = key if isinstance(key, tuple) else (int(column[key]) for column in self._first_epoch)
+        return Row(image, tuple(self.captions.texts_of(image)) if text == ALL else (text,))
 
 
 class EvaluationRows(Dataset[Row]):
@@ -56,17 +54,32 @@ class EvaluationRows(Dataset[Row]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(image number, epoch) in an order that only seed and epoch decide; each of W devices takes every W-th batch row.
+    """(image number, text number) in an order that only seed and epoch decide; each of W devices takes every W-th row.
 
-    A global batch holds the same images for any number of devices. `drop_last` leaves out the last, smaller global
-    batch; without it the shares of the last one may be uneven, and a rest of fewer images than devices is left out,
+    A global batch holds the same rows for any number of devices. `drop_last` leaves out the last, smaller global
+    batch; without it the shares of the last one may be uneven, and a rest of fewer rows than devices is left out,
     since every device must take part in every step. `set_epoch` is called by Lightning.
+
+    Args:
+        plan: the rows of an epoch, given its number.
+        size: rows of an epoch.
+        batch_size: rows per device and step.
+        drop_last: as above.
+        rank: this device, 0 … W − 1.
+        world_size: W.
     """
 
     def __init__(
-        self, *, size: int, batch_size: int, seed: int, drop_last: bool, rank: int = 0, world_size: int = 1
+        self,
+        *,
+        plan: Callable[[int], Epoch],
+        size: int,
+        batch_size: int,
+        drop_last: bool,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
+        self.plan, self.size, self.batch_size, self.drop_last = plan, size, batch_size, drop_last
         self.rank, self.world_size, self.epoch, self.skip = rank, world_size, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,10 +87,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.size)[: self._total()]
         skip, self.skip = self.skip, 0
-        return ((int(image), self.epoch) for image in order[self.rank :: self.world_size][skip:])
+        share = slice(self.rank + skip * self.world_size, self._total(), self.world_size)
+        images, texts = (column[share] for column in self.plan(self.epoch))
+        return ((int(image), int(text)) for image, text in zip(images, texts, strict=True))
 
     def __len__(self) -> int:
         return len(range(self.rank, self._total(), self.world_size))
@@ -123,8 +136,8 @@ class ShareSampler(Sampler[int]):
         return len(self.share)
 
 
-def held_out(image_id: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the images that stay and of the `count` that are set aside; the same for every run and seed.
+def held_out(image_id: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of the `count` images that are set aside; the same for every run and seed.
 
     Raises:
         ValueError: if `count` is not between 1 and the number of images − 1.
@@ -132,4 +145,4 @@ def held_out(image_id: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     if not 1 <= count < len(image_id):
         raise ValueError(f"data.val={count} images to set aside must lie in 1 … {len(image_id) - 1}")
     order = np.argsort(uniform(0, torch.from_numpy(image_id)).numpy(), kind="stable")
-    return np.sort(order[count:]), np.sort(order[:count])
+    return np.sort(order[:count])

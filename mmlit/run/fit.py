@@ -103,11 +103,11 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
         parts.data.setup("fit")
         parts.module.origin["training"] = parts.data.training_facts()
     parts.data.setup("test")
-    text_encoder = parts.module.text_encoder
-    if text_encoder.num_truncated:
+    tables = [reader.tokens for reader in parts.data.readers.values()]
+    if cut := sum(table.num_truncated for table in tables):
         log.warning(
             "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
-            text_encoder.num_truncated, text_encoder.num_texts, text_encoder.spec.max_length,
+            cut, sum(len(table.lengths) for table in tables), parts.module.text_encoder.spec.max_length,
         )  # fmt: skip
     for tower in ("image_encoder", "text_encoder"):
         node = job.config[tower]

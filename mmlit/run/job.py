@@ -13,7 +13,9 @@ from mmlit.training.checkpoints import read_checkpoint
 from mmlit.training.resume import FILE_NAME as RESUME_NAME
 
 #: what a checkpoint's own configuration does not decide
-_OF_THIS_RUN = {"fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks", "resume_minutes"}
+_OF_THIS_RUN = {
+    *("fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks", "resume_minutes", "batching", "reading"),
+}
 
 
 class Job(NamedTuple):

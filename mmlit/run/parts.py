@@ -75,7 +75,10 @@ def build(job: Job) -> Parts:
         seed=config.seed,
         split=config.split,
         image=image_encoder.spec,
-        tokenize=text_encoder.tokenize,
+        text=text_encoder,
+        batching=make(config.batching),
+        reading=make(config.reading),
+        cache=config.paths.cache,
     )
     return Parts(module, data, _trainer(job), make(config.features) if config.get("features") else None)
 

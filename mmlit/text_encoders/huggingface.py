@@ -71,7 +71,6 @@ class HuggingFaceTextEncoder(TextEncoder):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See `TextEncoder.tokenize`; special tokens stay when a text is cut."""
         ids, mask, num_truncated = tokenize(self.tokenizer, texts, self.spec.max_length)
-        self.num_texts += len(texts)
         self.num_truncated += num_truncated
         return ids, mask
 

@@ -67,7 +67,6 @@ class TinyTextEncoder(TextEncoder):
             ]
             for text in texts
         ]
-        self.num_texts += len(rows)
         self.num_truncated += sum(len(row) > self.spec.max_length for row in rows)
         return pad(rows, self.spec.max_length)
 

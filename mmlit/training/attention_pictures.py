@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmlit.contracts import Encoded
-from mmlit.data.reader import BatchReader, Tokenize
+from mmlit.data.reader import BatchReader
+from mmlit.data.token_table import Tokenize
 from mmlit.evaluation.ranking import Gallery
 from mmlit.training.canvas import FAINT, Page, fitted, font, shortened, wrapped
 from mmlit.training.gallery_pictures import drawn

@@ -7,8 +7,11 @@ import pyarrow as pa
 from PIL import Image
 
 from mmlit.contracts import ImageSpec
+from mmlit.data.batching import OneCaption
 from mmlit.data.captions import Captions
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.folder import require_pictures, with_pictures
+from mmlit.data.reading import Reading
 from mmlit.text_encoders.tiny import TinyTextEncoder
 
 TEXT = TinyTextEncoder(vocabulary_size=100, max_length=8, dim=32, num_layers=1, freeze=False)
@@ -27,6 +30,11 @@ def content(captions: Captions) -> dict[str, list[str]]:
         captions.files[image].as_py(): [captions.texts[text].as_py() for text in captions.texts_of(image)]
         for image in range(captions.num_images)
     }
+
+
+def looked_for(captions: Captions) -> Captions:
+    """As the data module does: all pictures are there."""
+    return require_pictures(with_pictures(captions))
 
 
 def is_compact(captions: Captions) -> bool:
@@ -49,7 +57,10 @@ def module(root: Path, source, **changes) -> PairsDataModule:
         "seed": 0,
         "split": None,
         "image": ImageSpec(dim=1, size=8, resize="crop", interpolation="bilinear"),
-        "tokenize": TEXT.tokenize,
+        "text": TEXT,
+        "batching": OneCaption(group_by_length=False),
+        "reading": Reading(decode="fast", on_error="raise", max_bad_share=0.0),
+        "cache": None,
     }
     data = PairsDataModule(**options | changes)
     data.setup("fit")

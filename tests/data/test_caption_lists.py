@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from data.real_files import content, is_compact, module, picture
+from data.real_files import content, is_compact, looked_for, module, picture
 
 from mmlit.data.caption_lists import CaptionLists
 
@@ -43,7 +43,7 @@ def three_splits(write, tmp_path):
 
 
 def test_rows_of_an_image_are_joined(three_splits):
-    captions = source(three_splits).read("train")
+    captions = looked_for(source(three_splits).read("train"))
     assert content(captions) == {
         NAME.format(522418): ["a cake", "a knife "],
         NAME.format(57870): ["a table", "chairs"],
@@ -56,25 +56,25 @@ def test_rows_of_an_image_are_joined(three_splits):
 
 
 def test_a_row_may_hold_all_captions(three_splits):
-    captions = source(three_splits).read("val")
+    captions = looked_for(source(three_splits).read("val"))
     assert content(captions) == {NAME.format(184613): ["one", "two", "three"]}
 
 
 def test_splits_are_joined(three_splits):
-    joined = source(three_splits).read("train+restval")
+    joined = looked_for(source(three_splits).read("train+restval"))
     assert joined.image_id.tolist() == [522418, 57870, 9, 12]
     assert joined.texts.to_pylist()[-1] == "a dog"
-    assert joined.text_id.tolist()[:5] == source(three_splits).read("train").text_id.tolist()
-    assert joined.digest != source(three_splits).read("train").digest
+    assert joined.text_id.tolist()[:5] == looked_for(source(three_splits).read("train")).text_id.tolist()
+    assert joined.digest != looked_for(source(three_splits).read("train")).digest
 
 
 def test_numbers_are_taken_only_where_all_names_are_coco_s_and_differ(write, tmp_path):
     write("train", [{"image": "000000000007.jpg", "caption": "a"}, {"image": "a/b_000000000008.png", "caption": "b"}])
-    assert source(tmp_path).read("train").image_id.tolist() == [7, 8]
+    assert looked_for(source(tmp_path).read("train")).image_id.tolist() == [7, 8]
     write("val", [{"image": "000000000007.jpg", "caption": "a"}, {"image": "train/000000000007.jpg", "caption": "b"}])
-    twice = source(tmp_path).read("val").image_id.tolist()
+    twice = looked_for(source(tmp_path).read("val")).image_id.tolist()
     write("test", [{"image": "000000000007.jpg", "caption": "a"}, {"image": "flickr/1007.jpg", "caption": "b"}])
-    other = source(tmp_path).read("test").image_id.tolist()
+    other = looked_for(source(tmp_path).read("test")).image_id.tolist()
     assert twice[0] == other[0]  # the same path has the same id in any file
     assert len({*twice, *other}) == 3
     assert all(0 <= id_ < 2**63 and id_ not in (7, 1007) for id_ in (*twice, *other))
@@ -91,16 +91,16 @@ def test_hashed_ids_do_not_change():
 def test_one_picture_is_one_image_however_its_path_is_spelt(write, tmp_path, image):
     (tmp_path / "train2014").mkdir()
     write("train", [{"image": image, "caption": "a"}, {"image": "val2014/x.jpg", "caption": "b"}])
-    assert content(source(tmp_path).read("train")) == {"val2014/x.jpg": ["a", "b"]}
+    assert content(looked_for(source(tmp_path).read("train"))) == {"val2014/x.jpg": ["a", "b"]}
 
 
 def test_paths_may_start_in_a_folder(write, tmp_path):
     write("train", [{"image": "x.jpg", "caption": "a"}], images="photos/all")
-    captions = source(tmp_path, images="photos/all").read("train")
+    captions = looked_for(source(tmp_path, images="photos/all").read("train"))
     assert content(captions) == {"photos/all/x.jpg": ["a"]}
     write("val", [{"image": "x.jpg", "caption": "a"}])
-    assert content(source(tmp_path).read("val")) == {"x.jpg": ["a"]}
-    assert captions.image_id.tolist() == source(tmp_path).read("val").image_id.tolist()
+    assert content(looked_for(source(tmp_path).read("val"))) == {"x.jpg": ["a"]}
+    assert captions.image_id.tolist() == looked_for(source(tmp_path).read("val")).image_id.tolist()
 
 
 @pytest.mark.parametrize(
@@ -125,24 +125,24 @@ def test_faults_are_told_by_file_and_row(three_splits, change, message):
     change(found)
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=rf"coco_karpathy_test\.json: {message}"):
-        source(three_splits).read("test")
+        looked_for(source(three_splits).read("test"))
 
 
 def test_a_file_that_is_no_list_is_refused(write, tmp_path):
     path = write("train", [{"image": "x.jpg", "caption": "a"}])
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="no list of rows"):
-        source(tmp_path).read("train")
+        looked_for(source(tmp_path).read("train"))
     path.write_text('[{"image": "x.jpg", "caption": "a"}')
     with pytest.raises(ValueError, match=r"coco_karpathy_train\.json: broken JSON: .*line 1 column"):
-        source(tmp_path).read("train")
+        looked_for(source(tmp_path).read("train"))
 
 
 def test_missing_things_are_told(three_splits):
     with pytest.raises(
         FileNotFoundError, match=r"split 'dev': .* not found \(splits found: restval, test, train, val\)"
     ):
-        source(three_splits).read("train+dev")
+        looked_for(source(three_splits).read("train+dev"))
     with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere is no folder"):
         source(three_splits / "nowhere")
     (three_splits / NAME.format(57870)).unlink()
@@ -150,28 +150,28 @@ def test_missing_things_are_told(three_splits):
         r"coco_karpathy_train\.json: row 1 names 'COCO_val2014_000000057870\.jpg', which is not in .*val2014 \(1 of 3"
     )
     with pytest.raises(FileNotFoundError, match=expected):
-        source(three_splits).read("train")
+        looked_for(source(three_splits).read("train"))
     with pytest.raises(
         FileNotFoundError, match=r"coco_karpathy_val\.json: row 0 names .*elsewhere/val2014 is no folder"
     ):
-        source(three_splits, images="elsewhere").read("val")
+        looked_for(source(three_splits, images="elsewhere").read("val"))
 
 
 def test_joined_splits_that_share_an_image_are_refused(three_splits, write):
     write("restval", [{"image": NAME.format(12), "caption": ["a dog"]}, {"image": NAME.format(9), "caption": "x"}])
     expected = r"coco_karpathy_restval\.json: row 1 names .*000009\.jpg', as does .*coco_karpathy_train\.json row 3"
     with pytest.raises(ValueError, match=expected):
-        source(three_splits).read("train+restval")
+        looked_for(source(three_splits).read("train+restval"))
 
 
 def test_digest_sees_captions_and_pictures(three_splits):
-    first = source(three_splits).read("val").digest
+    first = looked_for(source(three_splits).read("val")).digest
     path = three_splits / NAME.format(184613)
     path.write_bytes(path.read_bytes() + b"\0")
-    second = source(three_splits).read("val").digest
+    second = looked_for(source(three_splits).read("val")).digest
     listed = three_splits / "coco_karpathy_val.json"
     listed.write_text(listed.read_text().replace("three", "four"))
-    assert len({first, second, source(three_splits).read("val").digest}) == 3
+    assert len({first, second, looked_for(source(three_splits).read("val")).digest}) == 3
 
 
 def test_trains_and_reports_through_the_data_module(three_splits):

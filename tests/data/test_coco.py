@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from data.real_files import looked_for
 
 from mmlit.data.coco import CocoCaptions
 
@@ -18,7 +19,7 @@ def source(root, year="2017", prepare="mmlit data scenes --root {root}"):
 def test_reads_both_layouts_with_any_number_of_captions(coco, tmp_path, year):
     """Trap 7: five to seven captions per image in COCO, here one to three."""
     coco("val", {7: ["a", "b"], 3: ["c"], 9: ["d", "e", "f"]}, year=year)
-    captions = source(tmp_path, year).read("val")
+    captions = looked_for(source(tmp_path, year).read("val"))
     assert captions.image_id.tolist() == [7, 3, 9]
     assert [[captions.texts[t].as_py() for t in captions.texts_of(i)] for i in range(3)] == [
         ["a", "b"],
@@ -36,7 +37,7 @@ def test_annotations_are_arrow_and_numpy(coco, tmp_path):
     import pyarrow as pa
 
     coco("val", {1: ["a"]})
-    captions = source(tmp_path).read("val")
+    captions = looked_for(source(tmp_path).read("val"))
     kinds = [type(value) for value in captions]
     assert list not in kinds
     assert dict not in kinds
@@ -47,7 +48,7 @@ def test_annotations_are_arrow_and_numpy(coco, tmp_path):
 
 def test_subset_keeps_captions_and_names_itself(coco, tmp_path):
     coco("train", {1: ["a"], 2: ["b", "c"], 3: ["d"]})
-    captions = source(tmp_path).read("train")
+    captions = looked_for(source(tmp_path).read("train"))
     subset = captions.subset(np.array([2, 1]))
     assert subset.image_id.tolist() == [3, 2]
     assert subset.texts.to_pylist() == ["d", "b", "c"]
@@ -82,14 +83,14 @@ def edit(path, change):
 def test_faults_are_told_by_file_and_row(coco, tmp_path, change, message):
     edit(coco("val", {1: ["a", "b"], 2: ["c"]}), change)
     with pytest.raises(ValueError, match=r"captions_val2017\.json: " + message):
-        source(tmp_path).read("val")
+        looked_for(source(tmp_path).read("val"))
 
 
 def test_broken_json_is_told_with_its_place(coco, tmp_path):
     path = coco("val", {1: ["a"]})
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ValueError, match=r"captions_val2017\.json: broken JSON: .*line 1 column"):
-        source(tmp_path).read("val")
+        looked_for(source(tmp_path).read("val"))
 
 
 def test_missing_things_name_the_command_that_makes_them(coco, tmp_path):
@@ -99,21 +100,21 @@ def test_missing_things_name_the_command_that_makes_them(coco, tmp_path):
         source(tmp_path / "nowhere")
     coco("val", {1: ["a"], 2: ["b"]})
     with pytest.raises(FileNotFoundError, match=r"split 'test'.*splits found: val"):
-        source(tmp_path).read("test")
+        looked_for(source(tmp_path).read("test"))
     (tmp_path / "val2017" / "000000000002.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"images row 1 \(id 2\) names '000000000002\.jpg', which is not in"):
-        source(tmp_path).read("val")
+        looked_for(source(tmp_path).read("val"))
     (tmp_path / "val2017" / "000000000001.jpg").unlink()
     (tmp_path / "val2017").rmdir()
     with pytest.raises(FileNotFoundError, match="is no folder of pictures"):
-        source(tmp_path).read("val")
+        looked_for(source(tmp_path).read("val"))
 
 
 def test_digest_sees_captions_and_pictures(coco, tmp_path):
     path = coco("val", {1: ["a"]})
-    first = source(tmp_path).read("val").digest
+    first = looked_for(source(tmp_path).read("val")).digest
     picture = tmp_path / "val2017" / "000000000001.jpg"
     picture.write_bytes(picture.read_bytes() + b"\0")
-    second = source(tmp_path).read("val").digest
+    second = looked_for(source(tmp_path).read("val")).digest
     edit(path, lambda c: c["annotations"][0].update(caption="b"))
-    assert len({first, second, source(tmp_path).read("val").digest}) == 3
+    assert len({first, second, looked_for(source(tmp_path).read("val")).digest}) == 3

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from mmlit.contracts import ImageSpec, uniform
+from mmlit.data.batching import Epoch, OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule
-from mmlit.data.reader import tokenize_all
-from mmlit.data.sampling import EpochSampler, ShareSampler, TrainingRows, held_out
+from mmlit.data.reading import Reading
+from mmlit.data.sampling import EpochSampler, ShareSampler, held_out
+from mmlit.data.token_table import token_table
 from mmlit.text_encoders.tiny import TinyTextEncoder
 
 SPEC = ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear")
@@ -30,7 +32,10 @@ def module(root, **changes):
         "seed": 0,
         "split": None,
         "image": SPEC,
-        "tokenize": TEXT.tokenize,
+        "text": TEXT,
+        "batching": OneCaption(group_by_length=False),
+        "reading": Reading(decode="fast", on_error="raise", max_bad_share=0.0),
+        "cache": None,
     }
     return PairsDataModule(**options | changes)
 
@@ -87,42 +92,42 @@ def test_order_and_captions_depend_on_seed_and_epoch_alone(three_splits):
 def test_captions_are_drawn_evenly(three_splits):
     data = module(three_splits)
     data.setup("fit")
-    rows = TrainingRows(captions=data.readers["train"].captions, seed=0)
-    image = data.readers["train"].captions.image_id.tolist().index(5)
-    drawn = [rows[image, number].texts[0] for number in range(600)]
+    captions, lengths = data.readers["train"].captions, data.readers["train"].tokens.lengths
+    image = captions.image_id.tolist().index(5)
+    drawn = []
+    for number in range(600):
+        rows = OneCaption(group_by_length=False).epoch(captions, lengths, batch=4, seed=0, number=number)
+        drawn += rows.text[rows.image == image].tolist()
     assert np.bincount(np.array(drawn) - min(drawn)).min() > 150
 
 
-def test_rows_asked_for_together_are_those_asked_for_one_by_one(three_splits):
-    data = module(three_splits)
-    data.setup("fit")
-    rows = TrainingRows(captions=data.readers["train"].captions, seed=0)
-    keys = [(image, epoch) for epoch in (0, 3) for image in range(len(rows))]
-    assert rows.__getitems__(keys) == [rows[key] for key in keys]
+def sampler(size: int, seed: int = 1, **options) -> EpochSampler:
+    def plan(number: int) -> Epoch:
+        order = np.random.default_rng([seed, number]).permutation(size)
+        return Epoch(order, 2 * order)
+
+    return EpochSampler(plan=plan, size=size, **options)
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_devices_share_the_same_global_batches(drop_last):
-    one = list(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last))
-    shares = [
-        list(EpochSampler(size=23, batch_size=3, seed=1, drop_last=drop_last, rank=rank, world_size=2))
-        for rank in range(2)
-    ]
+    one = list(sampler(23, batch_size=6, drop_last=drop_last))
+    shares = [list(sampler(23, batch_size=3, drop_last=drop_last, rank=rank, world_size=2)) for rank in range(2)]
     assert len(one) == (18 if drop_last else 23)
     for start in range(0, 18, 6):
         together = [pair for share in shares for pair in share[start // 2 : start // 2 + 3]]
         assert sorted(together) == sorted(one[start : start + 6])
     assert sum(map(len, shares)) == len(one)
-    assert len(EpochSampler(size=23, batch_size=6, seed=1, drop_last=drop_last)) == len(one)
+    assert len(sampler(23, batch_size=6, drop_last=drop_last)) == len(one)
 
 
 @pytest.mark.parametrize("size", range(1, 40))
 def test_every_device_takes_part_in_every_step(size):
     """Uneven shares, but never a device without a row: the others would wait for it for ever."""
-    samplers = [EpochSampler(size=size, batch_size=4, seed=0, drop_last=False, rank=r, world_size=3) for r in range(3)]
-    steps = {-(-len(sampler) // 4) for sampler in samplers}
+    samplers = [sampler(size, batch_size=4, drop_last=False, rank=rank, world_size=3) for rank in range(3)]
+    steps = {-(-len(each) // 4) for each in samplers}
     assert len(steps) == 1
-    assert all(len(sampler) == len(list(sampler)) for sampler in samplers)
+    assert all(len(each) == len(list(each)) for each in samplers)
     assert sum(map(len, samplers)) > size - 3
 
 
@@ -134,11 +139,11 @@ def test_evaluation_shares_repeat_nothing():
 
 def test_held_out_images_are_the_same_for_every_run():
     ids = np.arange(1000) * 17
-    stay, aside = held_out(ids, 100)
+    aside = held_out(ids, 100)
     assert len(aside) == 100
-    assert sorted([*stay, *aside]) == list(range(1000))
+    assert len(set(aside.tolist())) == 100
     shuffled = np.random.default_rng(0).permutation(1000)
-    assert set(ids[shuffled][held_out(ids[shuffled], 100)[1]]) == set(ids[aside])
+    assert set(ids[shuffled][held_out(ids[shuffled], 100)]) == set(ids[aside])
     assert abs(aside.mean() - 500) < 100
     with pytest.raises(ValueError, match=r"data\.val=1000 .* 1 … 999"):
         held_out(ids, 1000)
@@ -204,7 +209,7 @@ def test_tokens_are_those_of_the_tokenizer(three_splits):
     data = module(three_splits)
     data.setup("fit")
     captions = data.readers["train"].captions
-    table = tokenize_all(captions, TEXT.tokenize)
+    table = token_table(captions, TEXT, folder=None)
     ids, mask = table.take([0, 5])
     expected_ids, expected_mask = TEXT.tokenize([captions.texts[0].as_py(), captions.texts[5].as_py()])
     assert (ids == expected_ids).all()
@@ -215,7 +220,10 @@ def test_unreadable_picture_is_told_by_name(three_splits):
     (three_splits / "train2017" / "000000000004.jpg").write_bytes(b"broken")
     data = module(three_splits)
     data.setup("fit")
-    with pytest.raises(ValueError, match=r"000000000004\.jpg: not a readable picture"):
+    with pytest.raises(
+        ValueError,
+        match=r"000000000004\.jpg \(.*captions_train2017\.json: images row 3 \(id 4\)\): not a readable picture",
+    ):
         [list(epoch(data, number)) for number in range(5)]
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from data.real_files import content, is_compact, module, picture
+from data.real_files import content, is_compact, looked_for, module, picture
 
 from mmlit.data.flickr_tokens import FlickrTokens
 
@@ -51,7 +51,7 @@ def test_reads_every_form(root, write, windows):
     (root / "captions").write_bytes(
         b"\xef\xbb\xbf" * windows + text.replace("\n", "\r\n" if windows else "\n").encode()
     )
-    captions = source(root).read("train")
+    captions = looked_for(source(root).read("train"))
     assert content(captions) == {f"Flicker8k_Dataset/{name}": CAPTIONS[name] for name in LISTS["train"]}
     assert is_compact(captions)
     assert captions.item(1, (3,)).image[:2] == b"\xff\xd8"
@@ -61,7 +61,7 @@ def test_the_forms_give_the_same_ids(root):
     found = []
     for write in (tokens, table, strokes):
         (root / "captions").write_text(write(CAPTIONS))
-        found.append(source(root).read("test"))
+        found.append(looked_for(source(root).read("test")))
     assert len({tuple(captions.image_id.tolist()) for captions in found}) == 1
     assert len({tuple(captions.text_id.tolist()) for captions in found}) == 1
     assert len(set(found[0].text_id.tolist())) == 4
@@ -70,32 +70,35 @@ def test_the_forms_give_the_same_ids(root):
 def test_order_is_that_of_the_list(root):
     path = root / "Flickr_8k.testImages.txt"
     path.write_text("e_5.jpg\n\nd_4\n")  # lists of Flickr30k leave out the ending
-    assert list(content(source(root).read("test"))) == ["Flicker8k_Dataset/e_5.jpg", "Flicker8k_Dataset/d_4.jpg"]
-    assert list(content(source(root).read("test+dev")))[2:] == ["Flicker8k_Dataset/c_3.jpg"]
+    assert list(content(looked_for(source(root).read("test")))) == [
+        "Flicker8k_Dataset/e_5.jpg",
+        "Flicker8k_Dataset/d_4.jpg",
+    ]
+    assert list(content(looked_for(source(root).read("test+dev"))))[2:] == ["Flicker8k_Dataset/c_3.jpg"]
 
 
 def test_captions_of_a_picture_that_no_split_lists_are_left_alone(root):
     """The token file of Flickr8k names one picture that does not exist; that matters only if a list names it."""
     with (root / "captions").open("a") as file:
         file.write("2258277193_586949ec62.jpg.1#0\tPeople on ATVs .\n")
-    assert source(root).read("train").num_images == 2
+    assert looked_for(source(root).read("train")).num_images == 2
     with (root / "Flickr_8k.trainImages.txt").open("a") as file:
         file.write("2258277193_586949ec62.jpg\n")
     expected = r"trainImages\.txt: line 3: '2258277193_586949ec62\.jpg' has no caption in .*captions"
     with pytest.raises(ValueError, match=expected):
-        source(root).read("train")
+        looked_for(source(root).read("train"))
     (root / "Flickr_8k.trainImages.txt").write_text("a_1.jpg\n2258277193_586949ec62.jpg.1\n")
     expected = (
         r"trainImages\.txt: line 2 names '2258277193_586949ec62\.jpg\.1', which is not in .*Flicker8k_Dataset \(1 of 2"
     )
     with pytest.raises(FileNotFoundError, match=expected):
-        source(root).read("train")
+        looked_for(source(root).read("train"))
 
 
 def test_the_stroke_that_flickr30k_misses_once(root):
     text = strokes(CAPTIONS).replace("d_4.jpg| 1| d_4.jpg | one .", "d_4.jpg| 1   A dog runs across the grass .")
     (root / "captions").write_text(text)
-    captions = source(root).read("test")
+    captions = looked_for(source(root).read("test"))
     assert content(captions)["Flicker8k_Dataset/d_4.jpg"] == [CAPTIONS["d_4.jpg"][0], "A dog runs across the grass ."]
 
 
@@ -125,48 +128,48 @@ def test_faults_anywhere_in_the_file_are_told_by_line(root, write, old, new, mes
     assert text.count(old) == 1
     (root / "captions").write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=f"captions: {message}"):
-        source(root).read("test")
+        looked_for(source(root).read("test"))
 
 
 def test_faults_of_the_lists_are_told_by_line(root):
     path = root / "Flickr_8k.trainImages.txt"
     path.write_text("a_1.jpg\nb_2.jpg\na_1.jpg\n")
     with pytest.raises(ValueError, match=r"trainImages\.txt: lines 1 and 3 both name 'a_1\.jpg'"):
-        source(root).read("train")
+        looked_for(source(root).read("train"))
     path.write_text("a_1.jpg\nc_3.jpg\n")
     expected = r"devImages\.txt: line 1 names an image that .*trainImages\.txt: line 2 names already"
     with pytest.raises(ValueError, match=expected):
-        source(root).read("train+dev")
+        looked_for(source(root).read("train+dev"))
     path.write_text("\n")
     with pytest.raises(ValueError, match=r"trainImages\.txt: no names in it"):
-        source(root).read("train")
+        looked_for(source(root).read("train"))
     path.write_bytes(b"\xe9.jpg")
     with pytest.raises(ValueError, match=r"trainImages\.txt: not UTF-8"):
-        source(root).read("train")
+        looked_for(source(root).read("train"))
 
 
 def test_missing_things_are_told(root):
     expected = r"split 'val': .*valImages\.txt not found \(splits found: dev, test, train\)"
     with pytest.raises(FileNotFoundError, match=expected):
-        source(root).read("val")
+        looked_for(source(root).read("val"))
     with pytest.raises(FileNotFoundError, match=r"captions\.txt not found; docs/coco\.md"):
-        source(root, "captions.txt").read("train")
+        looked_for(source(root, "captions.txt").read("train"))
     (root / "Flicker8k_Dataset" / "e_5.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"testImages\.txt: line 2 names 'e_5\.jpg', which is not in"):
-        source(root).read("test")
+        looked_for(source(root).read("test"))
     for text in ("", "image,caption\n"):
         (root / "captions").write_text(text)
         with pytest.raises(ValueError, match="captions: no captions in it"):
-            source(root).read("train")
+            looked_for(source(root).read("train"))
 
 
 def test_digest_sees_captions_lists_and_pictures(root):
-    digests = {source(root).read("train").digest, source(root).read("test").digest}
+    digests = {looked_for(source(root).read("train")).digest, looked_for(source(root).read("test")).digest}
     path = root / "Flicker8k_Dataset" / "a_1.jpg"
     path.write_bytes(path.read_bytes() + b"\0")
-    digests.add(source(root).read("train").digest)
+    digests.add(looked_for(source(root).read("train")).digest)
     (root / "captions").write_text(tokens(CAPTIONS | {"a_1.jpg": ["other"]}))
-    digests.add(source(root).read("train").digest)
+    digests.add(looked_for(source(root).read("train")).digest)
     assert len(digests) == 4
 
 

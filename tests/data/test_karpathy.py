@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from data.real_files import content, is_compact, module, picture
+from data.real_files import content, is_compact, looked_for, module, picture
 
 from mmlit.data.karpathy import KarpathySplits
 
@@ -51,7 +51,7 @@ def source(root, annotations="dataset_coco.json", images="{filepath}"):
 def test_coco_splits_and_their_ids(coco_root):
     """Trap 7: nothing hard-codes five; all captions of an image are kept."""
     reader = source(coco_root)
-    train = reader.read("train+restval")
+    train = looked_for(reader.read("train+restval"))
     assert train.image_id.tolist() == [100, 99, 97, 95]
     assert np.diff(train.first).tolist() == [5, 6, 5, 1]
     assert list(content(train)) == [
@@ -63,38 +63,38 @@ def test_coco_splits_and_their_ids(coco_root):
     assert content(train)["val2014/COCO_val2014_000000000095.jpg"] == ["Caption 0 of 5. "]
     assert train.text_id.tolist()[:6] == [899, 898, 897, 896, 895, 894]
     assert train.item(3, (16,)).image[:2] == b"\xff\xd8"
-    assert reader.read("train").image_id.tolist() == [100, 97]
-    assert reader.read("val").num_texts == 7
-    assert reader.read("restval+train").digest == train.digest
+    assert looked_for(reader.read("train")).image_id.tolist() == [100, 97]
+    assert looked_for(reader.read("val")).num_texts == 7
+    assert looked_for(reader.read("restval+train")).digest == train.digest
     assert is_compact(train)
 
 
 def test_flickr_has_no_folders_and_no_cocoid(tmp_path):
     write(tmp_path, rows(coco=False), "dataset_flickr8k.json", "photos")
-    captions = source(tmp_path, "dataset_flickr8k.json", "photos").read("test")
+    captions = looked_for(source(tmp_path, "dataset_flickr8k.json", "photos").read("test"))
     assert captions.image_id.tolist() == [4, 6]
     assert list(content(captions)) == ["photos/96.jpg", "photos/94.jpg"]
     with pytest.raises(ValueError, match="images row 0 has no filepath, got None"):
-        source(tmp_path, "dataset_flickr8k.json").read("test")
+        looked_for(source(tmp_path, "dataset_flickr8k.json").read("test"))
 
 
 def test_pictures_may_lie_in_one_folder(tmp_path):
     write(tmp_path, rows(coco=True), pictures="images")
-    captions = source(tmp_path, images="images").read("val")
+    captions = looked_for(source(tmp_path, images="images").read("val"))
     assert list(content(captions)) == ["images/COCO_val2014_000000000098.jpg"]
 
 
 def test_the_file_is_parsed_once(coco_root):
     reader = source(coco_root)
-    reader.read("train")
+    looked_for(reader.read("train"))
     (coco_root / "dataset_coco.json").unlink()
-    assert reader.read("val").num_images == 1
+    assert looked_for(reader.read("val")).num_images == 1
 
 
 def test_nothing_but_arrow_and_numpy_is_kept(coco_root):
     """Trap 33: no list of Python strings or rows stays behind after parsing."""
     reader = source(coco_root)
-    reader.read("train")
+    looked_for(reader.read("train"))
     captions, split, splits = vars(reader)["_table"]
     assert is_compact(captions)
     assert isinstance(split, np.ndarray)
@@ -104,13 +104,13 @@ def test_nothing_but_arrow_and_numpy_is_kept(coco_root):
 
 def test_digest_says_which_split_and_sees_pictures(coco_root):
     reader = source(coco_root)
-    digests = [reader.read(split).digest for split in ("train", "train+restval", "val", "test")]
+    digests = [looked_for(reader.read(split)).digest for split in ("train", "train+restval", "val", "test")]
     assert len(set(digests)) == 4
-    assert source(coco_root).read("val").digest == digests[2]
+    assert looked_for(source(coco_root).read("val")).digest == digests[2]
     path = coco_root / "val2014" / "COCO_val2014_000000000098.jpg"
     path.write_bytes(path.read_bytes() + b"\0")
-    assert source(coco_root).read("val").digest != digests[2]
-    assert source(coco_root).read("test").digest == digests[3]
+    assert looked_for(source(coco_root).read("val")).digest != digests[2]
+    assert looked_for(source(coco_root).read("test")).digest == digests[3]
 
 
 def test_unknown_split_is_told_with_those_that_are_there(coco_root):
@@ -118,10 +118,10 @@ def test_unknown_split_is_told_with_those_that_are_there(coco_root):
         r"split 'dev' is not in .*dataset_coco\.json, which has train \(2 images\), restval \(2 images\), val \(1"
     )
     with pytest.raises(ValueError, match=expected):
-        source(coco_root).read("train+dev")
+        looked_for(source(coco_root).read("train+dev"))
     for split in ("train+", "train+train"):
         with pytest.raises(ValueError, match=rf"split 'train\{split[5:]}': names joined by \+ must be different"):
-            source(coco_root).read(split)
+            looked_for(source(coco_root).read(split))
 
 
 @pytest.mark.parametrize(
@@ -161,36 +161,38 @@ def test_faults_anywhere_in_the_file_are_told_by_row(coco_root, change, message)
     change(found)
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=rf"dataset_coco\.json: .*{message}"):
-        source(coco_root).read("test")
+        looked_for(source(coco_root).read("test"))
 
 
 def test_broken_json_is_told_with_its_place(coco_root):
     path = coco_root / "dataset_coco.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ValueError, match=r"dataset_coco\.json: broken JSON: .*line 1 column"):
-        source(coco_root).read("train")
+        looked_for(source(coco_root).read("train"))
     path.write_bytes(b'{"images": [{"imgid": 0, "split": "\xff"}]}')
     with pytest.raises(ValueError, match=r"dataset_coco\.json: broken JSON: .*utf-8"):
-        source(coco_root).read("train")
+        looked_for(source(coco_root).read("train"))
 
 
 def test_missing_things_are_told(coco_root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere is no folder; docs/coco.md"):
         source(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"dataset_flickr8k\.json not found; docs/coco\.md says"):
-        source(coco_root, "dataset_flickr8k.json").read("train")
+        looked_for(source(coco_root, "dataset_flickr8k.json").read("train"))
     with pytest.raises(ValueError, match=r"data\.source\.images=\{split\}: only \{filepath\}"):
         source(coco_root, images="{split}")
     (coco_root / "val2014" / "COCO_val2014_000000000099.jpg").unlink()
-    assert source(coco_root).read("train").num_images == 2  # only pictures of the split asked for are looked for
+    assert (
+        looked_for(source(coco_root).read("train")).num_images == 2
+    )  # only pictures of the split asked for are looked for
     expected = (
         r"dataset_coco\.json: images row 1 \(id 99\) names 'COCO_val2014_000000000099\.jpg', which is not in .*val2014 "
         r"\(1 of 4 pictures missing\)"
     )
     with pytest.raises(FileNotFoundError, match=expected):
-        source(coco_root).read("train+restval")
+        looked_for(source(coco_root).read("train+restval"))
     with pytest.raises(FileNotFoundError, match=r"images row 2 \(id 98\) names .* is no folder"):
-        source(coco_root, images="elsewhere/{filepath}").read("val")
+        looked_for(source(coco_root, images="elsewhere/{filepath}").read("val"))
 
 
 def test_trains_on_joined_splits_and_reports_every_caption(coco_root):

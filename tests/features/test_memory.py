@@ -6,7 +6,9 @@ import torch
 
 from mmlit.contracts import ImageSpec
 from mmlit.data.coco import CocoCaptions
-from mmlit.data.reader import BatchReader, tokenize_all
+from mmlit.data.reader import BatchReader
+from mmlit.data.reading import Reading
+from mmlit.data.token_table import token_table
 from mmlit.features.memory import MemoryFeatures
 from mmlit.image_encoders.tiny import TinyImageEncoder
 from mmlit.text_encoders.tiny import TinyTextEncoder
@@ -36,7 +38,12 @@ def reader(root, text: TinyTextEncoder, spec: ImageSpec) -> BatchReader:
         root=root, annotations="annotations/captions_{split}2017.json", images="{split}2017", prepare=None
     )
     captions = source.read("train")
-    return BatchReader(captions=captions, tokens=tokenize_all(captions, text.tokenize), spec=spec)
+    return reading(captions, text, spec)
+
+
+def reading(captions, text: TinyTextEncoder, spec: ImageSpec) -> BatchReader:
+    how = Reading(decode="exact", on_error="raise", max_bad_share=0.0)
+    return BatchReader(captions=captions, tokens=token_table(captions, text, folder=None), spec=spec, reading=how)
 
 
 @pytest.mark.parametrize("tokens", [True, False])
@@ -77,7 +84,7 @@ def test_a_table_in_the_folder_is_found_by_what_determines_it(root, tmp_path, mo
     features.fill({"train": reader(root, text, image.spec)}, *encoders(seed=1), tokens=True, device=CPU)
     assert len(list((tmp_path / "f").iterdir())) == 4
     other = rows.captions.subset(np.arange(10))
-    part = BatchReader(captions=other, tokens=tokenize_all(other, text.tokenize), spec=image.spec)
+    part = reading(other, text, image.spec)
     features.fill({"train": part}, image, text, tokens=True, device=CPU)
     assert len(list((tmp_path / "f").iterdir())) == 6
 

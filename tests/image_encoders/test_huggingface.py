@@ -169,7 +169,7 @@ def _prepared(encoder: HuggingFaceImageEncoder, picture: Image.Image) -> Tensor:
     """What the tower sees of a file, in 0…255."""
     file, seen = io.BytesIO(), []
     picture.save(file, "png")
-    pixels = decode(file.getvalue(), encoder.spec, name="picture.png")
+    pixels = decode(file.getvalue(), encoder.spec, exact=True)
     hook = encoder.tower.register_forward_pre_hook(
         lambda _, __, named: seen.append(named["pixel_values"]), with_kwargs=True
     )

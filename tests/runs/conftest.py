@@ -63,7 +63,8 @@ def sweep_command(tmp_path, scenes):
     def command(*overrides: str) -> list[str]:
         return [
             sys.executable, "train.py", "--config-dir", "sweeps", "--config-name", "alignments",
-            f"paths.outputs={tmp_path}/sweep", f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1",
+            f"paths.outputs={tmp_path}/sweep", f"paths.cache={tmp_path}/cache",
+            f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=1",
             "trainer.check_val_every_n_epoch=1", "image_encoder.dim=32", "text_encoder.dim=32",
             "text_encoder.num_layers=1", "alignment.dim=32", "evaluator.num_candidates=4", *overrides,
         ]  # fmt: skip

@@ -10,8 +10,10 @@ from PIL import Image, ImageColor
 
 from mmlit.contracts import Encoded, ImageSpec
 from mmlit.data.coco import CocoCaptions
-from mmlit.data.reader import BatchReader, tokenize_all
+from mmlit.data.reader import BatchReader
+from mmlit.data.reading import Reading
 from mmlit.data.scenes.write import write_scenes
+from mmlit.data.token_table import token_table
 from mmlit.evaluation.ranking import Gallery, rank_all
 from mmlit.evaluation.retrieval import RetrievalResult
 from mmlit.text_encoders.huggingface import HuggingFaceTextEncoder
@@ -123,7 +125,9 @@ def test_a_picture_is_bright_where_the_word_looks():
 def test_maps_are_of_the_words_and_the_pictures_that_they_stand_beside(captions):
     encoder = TinyTextEncoder(vocabulary_size=99, max_length=40, dim=32, num_layers=1, freeze=False)
     spec = ImageSpec(dim=1, size=32, resize="squash", interpolation="bilinear")
-    reader = BatchReader(captions=captions, tokens=tokenize_all(captions, encoder.tokenize), spec=spec)
+    reading = Reading(decode="exact", on_error="raise", max_bad_share=0.0)
+    tokens = token_table(captions, encoder, folder=None)
+    reader = BatchReader(captions=captions, tokens=tokens, spec=spec, reading=reading)
     gallery, asked = result(captions, right=True).gallery, []
 
     def attention_map(image: Encoded, text: Encoded) -> torch.Tensor:
