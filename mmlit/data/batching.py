@@ -10,6 +10,8 @@ from mmlit.data.captions import Captions
 
 #: text number of a row that has all captions of its image
 ALL = -1
+#: exchanges tried for each batch before batches are said to be too large
+_TRIES = 100
 #: batches whose rows are sorted by length together
 _SORTED_TOGETHER = 32
 
@@ -139,7 +141,7 @@ def _apart(order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: 
     members = [set(owner[order[start : start + batch]].tolist()) for start in range(0, len(order), batch)]
     for place in _repeated(owner[order], batch):
         own, image = members[place // batch], int(owner[order[place]])
-        for other in rng.permutation(len(order)):
+        for other in rng.integers(len(order), size=_TRIES * num_batches):
             theirs, their_image = members[other // batch], int(owner[order[other]])
             if image in theirs or their_image in own or _twice(owner, order, batch, other):
                 continue

@@ -25,10 +25,10 @@ _TORCH = ("bilinear", "bicubic")
 def decode(file: bytes, spec: ImageSpec, *, exact: bool) -> Tensor:
     """A picture file → uint8 (3,H,W), as `prepare`, or nearly so.
 
-    JPEGs are the exception where `exact` is false: they are decoded without the interpreter's lock, at a half, a
-    quarter or an eighth of their size where that leaves twice what the encoder asks for, and resized by torch. Pixels
-    then differ by one level at most (of 255) where nothing was halved, and by about one in the mean where it was: fine
-    detail is averaged in another way. `docs/data.md` has the measurement.
+    JPEGs are the exception where `exact` is false: they are decoded without the interpreter's lock, at a half or a
+    quarter of their size where that leaves twice what the encoder asks for, and resized by torch. Pixels then differ by
+    two levels at most (of 255) where nothing was halved, and by less than one in the mean where it was, for fine detail
+    is averaged in another way. `docs/data.md` has the measurement.
 
     Raises:
         ValueError: if the file is no readable picture.
@@ -47,16 +47,16 @@ def decode(file: bytes, spec: ImageSpec, *, exact: bool) -> Tensor:
 
 
 def _decode_jpeg(file: bytes, spec: ImageSpec) -> Tensor | None:
-    """Pixels of a JPEG; None for those that Pillow is to judge: damaged, CMYK, very large or very long ones."""
+    """Pixels of a JPEG; None for those that are left to Pillow: damaged, CMYK, very small, large or long ones."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(file)
         if colors == "CMYK" or height * width > (Image.MAX_IMAGE_PIXELS or sys.maxsize):
             return None
         side = spec.size if spec.resize == "squash" or spec.resize_to is None else spec.resize_to
-        if max(height, width) > _LONGEST * min(height, width):
+        if min(height, width) < side or max(height, width) > _LONGEST * min(height, width):
             return None
         least = _MARGIN * side
-        factor = next((factor for factor in (8, 4, 2) if min(height, width) >= factor * least), 1)
+        factor = next((factor for factor in (4, 2) if min(height, width) >= factor * least), 1)
         smallest = {"min_height": height // factor, "min_width": width // factor, "min_factor": factor}
         pixels = torch.from_numpy(simplejpeg.decode_jpeg(file, **(smallest if factor > 1 else {}))).permute(2, 0, 1)
     except ValueError:

@@ -133,3 +133,75 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(ValueError, match="bomb"):
         decode(file(halves(16, 16)), SQUASH, exact=True)
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth light, edges and grain: amplitudes fall with frequency as in photographs."""
+    rng = np.random.default_rng(width * height)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(width, height)
+    layers = []
+    for _ in range(3):
+        phases = rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)
+        field = np.fft.irfft2(phases / frequency**1.2, s=(height, width))
+        layers.append((field - field.mean()) / field.std())
+    pixels = 128 + 50 * (layers[0][..., None] + 0.3 * np.stack(layers, axis=-1))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64), (32, 32), (127, 40), (20, 30)])
+def test_quick_is_exact_but_for_rounding_where_nothing_is_halved(size, resize, interpolation):
+    spec = ImageSpec(dim=1, size=32, resize=resize, interpolation=interpolation)
+    given = file(photograph(*size), "JPEG", quality=95)
+    quick, exact = (decode(given, spec, exact=exact).short() for exact in (False, True))
+    assert quick.shape == exact.shape == (3, 32, 32)
+    assert (quick - exact).abs().max() <= 2
+
+
+@pytest.mark.parametrize(("width", "height", "most"), [(300, 200, 1.2), (1000, 700, 0.6), (1500, 1200, 0.3)])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_quick_differs_by_about_a_level_where_pictures_are_halved(width, height, most, resize):
+    """The tolerance that docs/data.md states; worst where little more than twice the size is left."""
+    spec = ImageSpec(dim=1, size=48, resize=resize, interpolation="bicubic")
+    given = file(photograph(width, height), "JPEG", quality=90)
+    gap = (decode(given, spec, exact=False).short() - decode(given, spec, exact=True).short()).abs()
+    assert 0 < gap.float().mean() < most
+    assert gap.max() <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_quick_turns_pictures_as_exif_says(orientation, resize):
+    picture = photograph(90, 60)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    given = file(picture, "JPEG", exif=exif, quality=95)
+    spec = ImageSpec(dim=1, size=32, resize=resize, interpolation="bicubic")
+    quick, exact = (decode(given, spec, exact=exact).short() for exact in (False, True))
+    assert (quick - exact).abs().float().mean() < 0.5
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_quick_reads_every_mode_of_jpeg(mode):
+    given = file(photograph(80, 60).convert(mode), "JPEG", quality=95)
+    quick, exact = (decode(given, CROP, exact=exact).short() for exact in (False, True))
+    assert (quick - exact).abs().max() <= 2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_hostile_pictures_are_refused_in_either_way(exact, monkeypatch):
+    """Cut off, of one pixel, a frame too many, and a header that promises more than memory holds."""
+    whole = file(photograph(300, 200), "JPEG")
+    for cut in (2, 20, 300, len(whole) // 2):
+        with pytest.raises(ValueError, match=r"."):
+            decode(whole[:cut], CROP, exact=exact)
+    one = file(Image.new("RGB", (1, 1), (10, 20, 30)), "JPEG", quality=100)
+    assert decode(one, CROP, exact=exact).float().mean() == pytest.approx(20, abs=3)
+    first, second = halves(16, 16), Image.new("RGB", (16, 16), "green")
+    moving = file(first, "GIF", save_all=True, append_images=[second])
+    assert decode(moving, CROP, exact=exact)[0, 4, 0] > 200
+    at = whole.index(b"\xff\xc0") + 5
+    bomb = whole[:at] + (60000).to_bytes(2, "big") * 2 + whole[at + 4 :]
+    with pytest.raises(ValueError, match="bomb"):
+        decode(bomb, CROP, exact=exact)
