@@ -4,10 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mmlit.data.download import command as coco
+
 
 def add_commands(kinds: "argparse._SubParsersAction[Any]") -> None:
     """Declare the commands below `mmlit data`, each with what runs it."""
     _add_scenes(kinds.add_parser("scenes", help="render the embedded data set", description=_SCENES))
+    fetch = kinds.add_parser("coco", help="fetch COCO and Karpathy's splits", description=coco.ABOUT)
+    coco.add_arguments(fetch)
+    fetch.set_defaults(command=coco.run)
 
 
 _SCENES = (
