@@ -218,7 +218,7 @@ def test_all_that_fails_is_told_at_once(server, tmp_path):
 
 def test_a_root_that_is_a_file(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="--root .*file is no folder"):
+    with pytest.raises(ValueError, match=r"--root .*file is no folder"):
         fetched(table(server), tmp_path / "file")
 
 
@@ -406,13 +406,13 @@ def test_killed_anywhere(server, tmp_path):
     """Kills at times that nobody chose, also while an archive is checked or files are moved."""
     files = many_files(1500)
     server.files["train2014.zip"] = made = zipped(files)
-    server.tags["train2014.zip"], server.pause = '"one"', 0.002
+    server.tags["train2014.zip"], server.pause = '"one"', 0.02
     archive = published(server.url("train2014.zip"), made, ("train2014",))
     chance, kills = random.Random(0), 0
     while True:
         process = started(archive, tmp_path)
         try:
-            told, _ = process.communicate(timeout=0.4 + 0.6 * chance.random())
+            told, _ = process.communicate(timeout=0.4 + 0.05 * kills + 0.6 * chance.random())
             assert process.returncode == 0, told
             break
         except subprocess.TimeoutExpired:
