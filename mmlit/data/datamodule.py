@@ -156,8 +156,8 @@ class PairsDataModule(LightningDataModule):
         if reading.on_error == "raise":
             require_pictures(captions)
         tokens = token_table(captions, self.text, folder=self.cache)
-        share = 1 / self._place()[1]
-        return BatchReader(captions=captions, tokens=tokens, spec=self.image, reading=reading, share=share)
+        _, world_size = self._place()
+        return BatchReader(captions=captions, tokens=tokens, spec=self.image, reading=reading, world_size=world_size)
 
     def _read(self, source: Source, part: str) -> dict[str, Captions]:
         name = self.names[part]

@@ -33,7 +33,7 @@ class BatchReader:
         tokens: its captions as token ids.
         spec: what the image encoder asks of a picture.
         reading: how pictures are read; where it skips broken ones, another image takes the place of each.
-        share: of the images that this device reads, in (0, 1].
+        world_size: W, of which this device reads the W-th part.
 
     Attributes:
         image_store: encoded images by number, or None.
@@ -41,10 +41,11 @@ class BatchReader:
     """
 
     def __init__(
-        self, *, captions: Captions, tokens: TokenTable, spec: ImageSpec, reading: Reading, share: float = 1.0
+        self, *, captions: Captions, tokens: TokenTable, spec: ImageSpec, reading: Reading, world_size: int = 1
     ) -> None:
         self.captions, self.tokens, self.spec = captions, tokens, spec
-        self.exact, self.broken = reading.decode == "exact", Broken(captions=captions, reading=reading, share=share)
+        self.exact = reading.decode == "exact"
+        self.broken = Broken(captions=captions, reading=reading, world_size=world_size)
         self.image_store: Store | None = None
         self.text_store: Store | None = None
 

@@ -48,15 +48,17 @@ class Broken:
     Args:
         captions: the split; pictures whose file is missing are broken from the start.
         reading: what to do with a broken one.
-        share: of the images that this device reads, 1 / W: its part of what is tolerated.
+        world_size: W, of which this device reads the W-th part: what it finds counts W times.
     """
 
-    def __init__(self, *, captions: Captions, reading: Reading, share: float = 1.0) -> None:
-        self.captions, self.skips = captions, reading.on_error == "skip"
-        self.limit = reading.max_bad_share * captions.num_images * share
+    def __init__(self, *, captions: Captions, reading: Reading, world_size: int = 1) -> None:
+        self.captions, self.skips, self.world_size = captions, reading.on_error == "skip", world_size
+        self.limit = reading.max_bad_share * captions.num_images
         self.told = f"{reading.max_bad_share:.3g} (reading.max_bad_share)"
         self.flags = torch.zeros(captions.num_images, dtype=torch.bool).share_memory_()
-        for image in () if captions.missing is None else captions.missing.tolist():
+        missing = [] if captions.missing is None else captions.missing.tolist()
+        self.missing = len(missing)
+        for image in missing:
             self.found(image, "no such file")
 
     def __contains__(self, image: int) -> bool:
@@ -74,7 +76,8 @@ class Broken:
         if image not in self:
             self.flags[image] = True
             log.warning("%s; another image takes its place", told)
-        if (count := int(self.flags.sum())) > self.limit:
+        found = max(0, int(self.flags.sum()) - self.missing)
+        if (count := int(self.flags.sum()) + found * (self.world_size - 1)) > self.limit:
             raise UnreadablePictureError(
                 f"{count} of {self.captions.num_images} pictures of {self.captions.source} cannot be read, more than "
                 f"{self.told}, the last one {told}"
