@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -166,10 +167,13 @@ class PairsDataModule(LightningDataModule):
         captions = self._captions(source, str(name))
         count = self.names["val"]
         if part == "train" and isinstance(count, int):
-            there = np.setdiff1d(np.arange(captions.num_images), [] if captions.missing is None else captions.missing)
-            aside = there[held_out(captions.image_id[there], count)]
-            stay = np.setdiff1d(np.arange(captions.num_images), aside)
-            return {"train": captions.subset(stay), "val": captions.subset(aside)}
+            there = np.ones(captions.num_images, bool)
+            if captions.missing is not None:
+                there[captions.missing] = False
+            aside = np.flatnonzero(there)[held_out(captions.image_id[there], count)]
+            stays = np.ones(captions.num_images, bool)
+            stays[aside] = False
+            return {"train": captions.subset(np.flatnonzero(stays)), "val": captions.subset(aside)}
         return {part: captions}
 
     def _captions(self, source: Source, split: str) -> Captions:
@@ -235,6 +239,5 @@ def _shared(one: Captions, other: Captions) -> dict[str, np.ndarray]:
     """What two splits have in common that they must not: ids and files of images."""
     shared = {"id": np.intersect1d(one.image_id, other.image_id)}
     if one.blobs is None and one.spans is None:  # an archive holds pictures of several splits
-        files = (captions.files.to_numpy(zero_copy_only=False) for captions in (one, other))
-        shared["file"] = np.intersect1d(*files)
+        shared["file"] = np.array(one.files.filter(pc.is_in(one.files, value_set=other.files)).to_pylist())
     return shared

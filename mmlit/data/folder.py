@@ -1,11 +1,13 @@
 """What the readers of caption files share: folders, names of splits, lists of names, pictures, ids."""
 
 import os
-from collections.abc import Container, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from hashlib import blake2b, sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmlit.data.captions import Captions
 
@@ -111,20 +113,32 @@ def with_pictures(captions: Captions) -> Captions:
     """
     if captions.blobs is not None:
         return captions._replace(stamp=captions.digest)
-    files = captions.files.to_pylist()
-    if outside := [n for n, file in enumerate(files) if file.startswith("/") or ".." in file.split("/")]:
-        raise ValueError(f"{captions.name(outside[0])}: no path below {captions.root}")
-    names = [file.rpartition("/") for file in files]
-    wanted: dict[str, set[str]] = {}
-    for folder, _, name in names:
-        wanted.setdefault(folder, set()).add(name)
-    there = {folder: _sizes_and_times(captions.root / folder, files) for folder, files in wanted.items()}
-    found = np.array([there[folder].get(name, (-1, -1)) for folder, _, name in names], np.int64).reshape(-1, 2)
+    outside = pc.match_substring_regex(captions.files, r"^/|(^|/)\.\.(/|$)")
+    if pc.any(outside).as_py():
+        raise ValueError(f"{captions.name(pc.index(outside, True).as_py())}: no path below {captions.root}")
+    folders = pc.unique(pc.replace_substring_regex(captions.files, r"[^/]*$", "")).to_pylist()
+    there: list[str] = []
+    facts: list[tuple[int, int]] = [(-1, -1)]  # bytes and nanoseconds; of what is not there
+    for folder in folders:
+        _list_files(captions.root, folder, there, facts)
+    places = pc.index_in(captions.files, value_set=pa.array(there, captions.files.type)).fill_null(-1)
+    found = np.array(facts, np.int64)[np.from_dlpack(places) + 1]
     return captions._replace(
         digest=sha256(captions.digest.encode() + found[:, 0].tobytes()).hexdigest()[:16],
         stamp=sha256(captions.digest.encode() + found.tobytes()).hexdigest()[:16],
         missing=np.flatnonzero(found[:, 0] < 0),
     )
+
+
+def _list_files(root: Path, folder: str, names: list[str], facts: list[tuple[int, int]]) -> None:
+    """Adds each file of `folder`, and its size and the time of its last change."""
+    if (root / folder).is_dir():
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    stat = entry.stat()
+                    names.append(folder + entry.name)
+                    facts.append((stat.st_size, stat.st_mtime_ns))
 
 
 def require_pictures(captions: Captions) -> Captions:
@@ -143,15 +157,6 @@ def require_pictures(captions: Captions) -> Captions:
             f"({len(captions.missing)} of {captions.num_images} pictures missing)"
         )
     return captions
-
-
-def _sizes_and_times(folder: Path, names: Container[str]) -> dict[str, tuple[int, int]]:
-    """Bytes and nanoseconds of the last change of those of the files `names` that lie in `folder`."""
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:
-        found = ((entry.name, entry.stat()) for entry in entries if entry.name in names and entry.is_file())
-        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found}
 
 
 def twice(values: Iterable[Hashable]) -> tuple[int, int] | None:

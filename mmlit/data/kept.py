@@ -1,6 +1,7 @@
 """Captions that were read once, kept in files that are mapped into memory."""
 
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -75,15 +76,15 @@ def _open(folder: Path) -> Captions:
     images, texts = (_columns(folder / f"{name}.arrow") for name in ("images", "texts"))
     spans = None
     if "offset" in images:
-        spans = np.stack([images["offset"].to_numpy(), images["size"].to_numpy()], axis=1)
+        spans = np.stack([np.from_dlpack(images["offset"]), np.from_dlpack(images["size"])], axis=1)
     return Captions(
         root=Path(facts["root"]),
         source=Path(facts["source"]),
         files=images["files"],
-        image_id=images["image_id"].to_numpy(),
+        image_id=np.from_dlpack(images["image_id"]),
         texts=texts["texts"],
-        text_id=texts["text_id"].to_numpy(),
-        first=np.append(images["first"].to_numpy(), len(texts["texts"])),
+        text_id=np.from_dlpack(texts["text_id"]),
+        first=np.append(np.from_dlpack(images["first"]), len(texts["texts"])),
         digest=facts["digest"],
         places=images.get("places"),
         spans=spans,
@@ -93,5 +94,13 @@ def _open(folder: Path) -> Captions:
 
 def _columns(path: Path) -> dict[str, pa.Array]:
     """Columns of a file with one batch, without a copy."""
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    mapped = pa.memory_map(str(path))
+    touch(np.frombuffer(mapped.read_buffer(), np.uint8))
+    mapped.seek(0)
+    batch = pa.ipc.open_file(mapped).get_batch(0)
     return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+def touch(mapped: np.ndarray) -> None:
+    """Reads a byte of every page of a mapped file: pages that this process has, reading processes share with it."""
+    mapped.view(np.uint8)[:: mmap.PAGESIZE].sum()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmlit.contracts import TextEncoder
 from mmlit.data.captions import Captions
-from mmlit.data.kept import made_once
+from mmlit.data.kept import made_once, touch
 
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 #: texts tokenized at a time
@@ -64,15 +64,18 @@ def token_table(captions: Captions, encoder: TextEncoder, *, folder: Path | None
         folder / "tokens" / key.hexdigest()[:24], lambda beside: _write(_tokenize(captions.texts, encoder), beside)
     )
     ids, first = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("ids", "first"))
+    touch(ids)
+    touch(first)
     return TokenTable(ids, first, json.loads((place / "facts.json").read_text())["truncated"])
 
 
 def _tokenize(texts: pa.Array, encoder: TextEncoder) -> TokenTable:
     before = encoder.num_truncated
-    parts, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+    kind = np.uint16 if encoder.spec.vocabulary_size <= 2**16 else np.int32
+    parts, lengths = [np.empty(0, kind)], [np.zeros(1, np.int64)]
     for start in range(0, len(texts), _CHUNK):
         ids, mask = encoder.tokenize(texts[start : start + _CHUNK].to_pylist())
-        parts.append(ids[mask].numpy().astype(np.int32))
+        parts.append(ids[mask].numpy().astype(kind))
         lengths.append(mask.sum(1).numpy())
     return TokenTable(np.concatenate(parts), np.cumsum(np.concatenate(lengths)), encoder.num_truncated - before)
 
