@@ -54,7 +54,7 @@ class OneCaption:
         text = captions.first[:-1] + (draws * counts).astype(np.int64)
         order = shuffled_images(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, lengths[text], batch, captions.window, seed, number)
+            order = _grouped(order, lengths[text], batch, seed, number, window=captions.window)
         return Epoch(order, text[order])
 
 
@@ -77,7 +77,7 @@ class AllCaptions:
         order = shuffled_images(captions, seed, number)
         if self.group_by_length:
             longest = np.maximum.reduceat(lengths, captions.first[:-1])
-            order = _grouped(order, longest, batch, captions.window, seed, number)
+            order = _grouped(order, longest, batch, seed, number, window=captions.window)
         return Epoch(order, np.full(len(order), ALL))
 
 
@@ -105,31 +105,32 @@ class EachCaption:
         owner = np.repeat(np.arange(captions.num_images), np.diff(captions.first))
         order = shuffled_texts(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, lengths, batch, captions.window, seed, number)
+            order = _grouped(order, lengths, batch, seed, number, window=captions.window)
         if self.unique_images:
-            order = _apart(order, owner, batch, captions.window, seed, number)
+            order = _apart(order, owner, batch, seed, number, window=captions.window)
         return Epoch(owner[order], order)
 
 
 def _grouped(
-    order: np.ndarray, lengths: np.ndarray, batch: int, window: int | None, seed: int, number: int
+    order: np.ndarray, lengths: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
 ) -> np.ndarray:
     """Sorts by length within some batches' worth of rows, then shuffles the batches; the last, smaller one stays last.
 
     Source: the bucketing of sequence models, e.g. Khomenko et al. 2016, arXiv 1708.05604.
     """
-    span = batch * _SORTED_TOGETHER
+    near = max(1, (window or len(order)) // batch)
+    span = batch * (_SORTED_TOGETHER if window is None else min(near, _SORTED_TOGETHER))
     pools = [order[start : start + span] for start in range(0, len(order), span)]
     order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     whole = len(order) // batch * batch
-    rng, near = np.random.default_rng([seed, number, 1]), max(1, (window or len(order)) // batch)
+    rng = np.random.default_rng([seed, number, 1])
     stretches = [np.arange(start, min(start + near, whole // batch)) for start in range(0, whole // batch, near)]
     batches = np.concatenate([np.empty(0, np.int64), *(rng.permutation(stretch) for stretch in stretches)])
     return np.concatenate([order[:whole].reshape(-1, batch)[batches].ravel(), order[whole:]])
 
 
 def _apart(
-    order: np.ndarray, owner: np.ndarray, batch: int, window: int | None, seed: int, number: int
+    order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
 ) -> np.ndarray:
     """Exchanges rows between batches until no batch has two of one owner; every row still comes once."""
     reach = window or len(order)

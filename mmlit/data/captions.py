@@ -129,8 +129,9 @@ class Captions(NamedTuple):
         offset, size = (int(number) for number in self.spans[image])
         with self.path(image).open("rb") as archive:
             file = os.pread(archive.fileno(), size, offset)
-        if len(file) < size:
-            raise OSError(f"{self.path(image)} ends at byte {offset + len(file)}, its picture at {offset + size}")
+            if len(file) < size:
+                end = os.fstat(archive.fileno()).st_size
+                raise OSError(f"{self.path(image)} ends at byte {end}, its picture at {offset + size}")
         return file
 
     def path(self, image: int) -> Path:

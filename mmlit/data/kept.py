@@ -76,8 +76,12 @@ def _write(captions: Captions, folder: Path) -> None:
     ):
         with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
-    facts = {"root": str(captions.root), "source": str(captions.source)}
-    facts |= {"digest": captions.digest, "window": captions.window}
+    facts = {
+        "root": str(captions.root),
+        "source": str(captions.source),
+        "digest": captions.digest,
+        "window": captions.window,
+    }
     (folder / "captions.json").write_text(json.dumps(facts))
 
 

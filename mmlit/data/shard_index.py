@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from mmlit.data.folder import stable_id
+from mmlit.data.shard_library import group_by_keys
 
 #: endings of what is a sample's picture
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
@@ -116,7 +116,7 @@ class _Shard:
         self.path, self.size, self.cut, self._file = path, path.stat().st_size, False, file
         if self._file.read(2) == _GZIP or path.name.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
             raise ValueError(
-                f"{path} is compressed: pictures are read from where they lie in a tar; unpack it, pictures hardly shrink"
+                f"{path} is compressed: pictures are read where they lie in a tar; unpack it (pictures hardly shrink)"
             )
         self._file.seek(0)
 
@@ -143,7 +143,7 @@ class _Shard:
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
-        archive.members.clear()  # else it keeps all
+        archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all
         yield member
 
 

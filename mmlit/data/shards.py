@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from rich.progress import track
-from webdataset.shardlists import expand_urls
 
 from mmlit.data.captions import Captions
 from mmlit.data.folder import require_folder, split_names, twice
 from mmlit.data.processes import available_cores, made
 from mmlit.data.shard_index import CUT, ShardIndex, index
+from mmlit.data.shard_library import expand_urls
 
 log = logging.getLogger(__name__)
 #: what `mmlit data shards` says of a folder that it writes
@@ -28,8 +28,8 @@ _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 class Shards:
     """Tar files with KEY.jpg (or .png, .webp …), KEY.txt and KEY.json, read where they lie.
 
-    Headers and captions are read once, pictures when they are asked for. Ids are those that KEY.json names as `image_id`
-    and `text_ids`, else a hash of the shard's path below `root` and the key.
+    Headers and captions are read once, pictures when they are asked for. Ids are those that KEY.json names, as
+    `image_id` and `text_ids`, else a hash of the shard's path below `root` and the key.
 
     Args:
         root: the data set's folder.
@@ -64,11 +64,8 @@ class Shards:
 
         Raises:
             FileNotFoundError: if there is none, or one that is named is not there.
-            ValueError: if `mmlit data shards` has not finished.
+            ValueError: if `mmlit data shards` has not finished them, or some of its shards are gone.
         """
-        manifest = self.root / MANIFEST
-        if manifest.is_file() and not json.loads(manifest.read_text())["complete"]:
-            raise ValueError(f"{self.root}: these shards are not finished; the same `mmlit data shards` goes on")
         return [path for name in split_names(split) for path in self._paths(name)]
 
     def read(self, split: str) -> Captions:
@@ -97,18 +94,28 @@ class Shards:
             if "://" in each or each.startswith("pipe:"):
                 raise ValueError(f"{each}: shards are read from files; fetch them first")
             found = sorted(self.root.glob(each)) if any(sign in each for sign in "*?[") else [self.root / each]
-            paths += [path for path in found if path.is_file()]
-            if not found or not found[0].is_file():
-                raise FileNotFoundError(f"split {name!r}: no shard {self.root / each}{self._others()}")
+            if absent := [path for path in found or [self.root / each] if not path.is_file()]:
+                raise FileNotFoundError(f"split {name!r}: no shard {absent[0]}{self._others()}")
+            self._require_finished(found)
+            paths += found
         if pair := twice(paths):
             raise ValueError(f"split {name!r}: {paths[pair[0]]} comes twice")
         return paths
+
+    def _require_finished(self, found: Sequence[Path]) -> None:
+        """Of a folder that `mmlit data shards` writes, all shards that it will have."""
+        if (manifest := self.root / MANIFEST).is_file():
+            facts = json.loads(manifest.read_text())["parts"].get(found[0].parent.name, {})
+            if not facts.get("complete", True):
+                raise ValueError(f"{found[0].parent} is not finished; the same `mmlit data shards` goes on")
+            if len(found) > 1 and len(found) < facts.get("shards", 0):
+                raise ValueError(f"{found[0].parent} has {len(found)} of its {facts['shards']} shards")
 
     def _others(self) -> str:
         """Where else shards lie."""
         if count := len([*self.root.glob("*.tar")]):
             return f'; {count} lie in {self.root} itself: data.train="*.tar", and data.val, data.test to match'
-        counts = Counter(path.parent.name for path in self.root.glob("*/*.tar"))
+        counts = Counter(path.parent.name for path in sorted(self.root.glob("*/*.tar")))
         return f" (found: {', '.join(f'{name}/*.tar ({count})' for name, count in counts.items())})" if counts else ""
 
     def _tell(self, found: Sequence[ShardIndex], split: str) -> None:

@@ -22,7 +22,8 @@ def shuffled_texts(captions: Captions, seed: int, number: int) -> np.ndarray:
 def _windows(captions: Captions, rng: np.random.Generator) -> list[np.ndarray]:
     """Images that are shuffled together: all, or those of some archives where they are best read in a local order.
 
-    Archives come in random order, and windows of about `Captions.window` images are as equal as whole archives let them.
+    Archives come in random order, and windows, of about `Captions.window` images, are as equal as whole archives let
+    them be.
     """
     size = captions.num_images
     if captions.window is None or (count := round(size / captions.window)) <= 1:
