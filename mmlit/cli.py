@@ -37,10 +37,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command with its options; wrong ones end the program as argparse does."""
     parser = _parser()
     chosen, further = parser.parse_known_args(arguments)
-    if further and (any(word.startswith("-") for word in further) or not hasattr(chosen, "subjects")):
+    taking = [name for name in ("subjects", "words") if hasattr(chosen, name)]
+    if further and (any(word.startswith("-") for word in further) or not taking):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    if further:  # of `evaluate`: what stands behind an option
-        chosen.subjects += further
+    for name in taking:  # what stands behind an option
+        setattr(chosen, name, getattr(chosen, name) + further)
     return chosen
 
 
@@ -148,13 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     from mmlit.results import anchors, tuning
     from mmlit.results import command as compare
     from mmlit.results.runs import command as runs
+    from mmlit.run import shards
 
     parser = argparse.ArgumentParser(prog="mmlit", description="Compare image-text alignment strategies.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     sets = commands.add_parser(
         "data", help="make, fetch and check data sets", description="Make, fetch and check data sets."
     )
-    data.add_commands(sets.add_subparsers(title="commands", required=True, metavar="NAME"))
+    kinds = sets.add_subparsers(title="commands", required=True, metavar="NAME")
+    data.add_commands(kinds)
+    writing = kinds.add_parser("shards", help="write any data set as webdataset shards", description=shards.ABOUT)
+    shards.add_arguments(writing)
+    writing.set_defaults(command=shards.run)
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",

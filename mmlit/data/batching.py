@@ -7,6 +7,7 @@ import torch
 
 from mmlit.contracts import uniform
 from mmlit.data.captions import Captions
+from mmlit.data.windows import shuffled_images, shuffled_texts
 
 #: text number of a row that has all captions of its image
 ALL = -1
@@ -53,9 +54,9 @@ class OneCaption:
         draws = uniform(seed, number, torch.from_numpy(captions.image_id)).numpy()
         counts = np.diff(captions.first)
         text = captions.first[:-1] + (draws * counts).astype(np.int64)
-        order = _shuffled(captions.num_images, seed, number)
+        order = shuffled_images(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, lengths[text], batch, seed, number)
+            order = _grouped(order, lengths[text], batch, seed, number, window=captions.window)
         return Epoch(order, text[order])
 
 
@@ -75,9 +76,10 @@ class AllCaptions:
 
     def epoch(self, captions: Captions, lengths: np.ndarray, *, batch: int, seed: int, number: int) -> Epoch:
         """See `Batching.epoch`."""
-        order = _shuffled(captions.num_images, seed, number)
+        order = shuffled_images(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, np.maximum.reduceat(lengths, captions.first[:-1]), batch, seed, number)
+            longest = np.maximum.reduceat(lengths, captions.first[:-1])
+            order = _grouped(order, longest, batch, seed, number, window=captions.window)
         return Epoch(order, np.full(len(order), ALL))
 
 
@@ -103,33 +105,37 @@ class EachCaption:
             ValueError: if an image has more captions than there are batches, and none may come twice in a batch.
         """
         owner = np.repeat(np.arange(captions.num_images), np.diff(captions.first))
-        order = _shuffled(captions.num_texts, seed, number)
+        order = shuffled_texts(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, lengths, batch, seed, number)
+            order = _grouped(order, lengths, batch, seed, number, window=captions.window)
         if self.unique_images:
-            order = _apart(order, owner, batch, seed, number)
+            order = _apart(order, owner, batch, seed, number, window=captions.window)
         return Epoch(owner[order], order)
 
 
-def _shuffled(size: int, seed: int, number: int) -> np.ndarray:
-    return np.random.default_rng([seed, number]).permutation(size)
-
-
-def _grouped(order: np.ndarray, lengths: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:
+def _grouped(
+    order: np.ndarray, lengths: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
+) -> np.ndarray:
     """Sorts by length within some batches' worth of rows, then shuffles the batches; the last, smaller one stays last.
 
     Source: the bucketing of sequence models, e.g. Khomenko et al. 2016, arXiv 1708.05604.
     """
-    span = batch * _SORTED_TOGETHER
+    near = max(1, (window or len(order)) // batch)
+    span = batch * (_SORTED_TOGETHER if window is None else min(near, _SORTED_TOGETHER))
     pools = [order[start : start + span] for start in range(0, len(order), span)]
     order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     whole = len(order) // batch * batch
-    batches = np.random.default_rng([seed, number, 1]).permutation(whole // batch)
+    rng = np.random.default_rng([seed, number, 1])
+    stretches = [np.arange(start, min(start + near, whole // batch)) for start in range(0, whole // batch, near)]
+    batches = np.concatenate([np.empty(0, np.int64), *(rng.permutation(stretch) for stretch in stretches)])
     return np.concatenate([order[:whole].reshape(-1, batch)[batches].ravel(), order[whole:]])
 
 
-def _apart(order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:
+def _apart(
+    order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
+) -> np.ndarray:
     """Exchanges rows between batches until no batch has two of one owner; every row still comes once."""
+    reach = window or len(order)
     order = order.copy()
     rng = np.random.default_rng([seed, number, 2])
     num_batches = -(-len(order) // batch)
@@ -141,7 +147,8 @@ def _apart(order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: 
     members = [set(owner[order[start : start + batch]].tolist()) for start in range(0, len(order), batch)]
     for place in _repeated(owner[order], batch):
         own, image = members[place // batch], int(owner[order[place]])
-        for other in rng.integers(len(order), size=_TRIES * num_batches):
+        low = max(0, place - reach)
+        for other in low + rng.integers(min(len(order), place + reach) - low, size=_TRIES * num_batches):
             theirs, their_image = members[other // batch], int(owner[order[other]])
             if image in theirs or their_image in own or _twice(owner, order, batch, other):
                 continue

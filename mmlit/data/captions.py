@@ -25,6 +25,9 @@ class Captions(NamedTuple):
     and bytes of each picture in its file, for pictures in archives; `blobs` (N,) the undecoded pictures themselves;
     `tags` (N,) lists of strings.
 
+    `window` says that pictures in archives are best read in an order that is local: so many of them are shuffled
+    together (`mmlit.data.batching`).
+
     Of the pictures' files, once they were looked for (`mmlit.data.folder.with_pictures`): `missing`, numbers of images
     without one; `stamp`, a hash that also sees when a file was written.
     """
@@ -41,6 +44,7 @@ class Captions(NamedTuple):
     spans: np.ndarray | None = None
     blobs: pa.Array | pa.ChunkedArray | None = None
     tags: pa.Array | None = None
+    window: int | None = None
     missing: np.ndarray | None = None
     stamp: str = ""
 
@@ -93,6 +97,12 @@ class Captions(NamedTuple):
         """Indices of the captions of image number `image`."""
         return range(int(self.first[image]), int(self.first[image + 1]))
 
+    def texts_of_all(self, images: np.ndarray) -> np.ndarray:
+        """Indices of the captions of the images number `images`, in their order."""
+        lengths = np.diff(self.first)[images]
+        begins = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) + np.repeat(self.first[images] - begins, lengths)
+
     def item(self, image: int, texts: range | tuple[int, ...]) -> Item:
         """Image number `image` with the captions number `texts`; reads the file.
 
@@ -119,8 +129,9 @@ class Captions(NamedTuple):
         offset, size = (int(number) for number in self.spans[image])
         with self.path(image).open("rb") as archive:
             file = os.pread(archive.fileno(), size, offset)
-        if len(file) < size:
-            raise OSError(f"{self.path(image)} ends at byte {offset + len(file)}, its picture at {offset + size}")
+            if len(file) < size:
+                end = os.fstat(archive.fileno()).st_size
+                raise OSError(f"{self.path(image)} ends at byte {end}, its picture at {offset + size}")
         return file
 
     def path(self, image: int) -> Path:
@@ -130,13 +141,13 @@ class Captions(NamedTuple):
     def name(self, image: int) -> str:
         """How messages name the picture of image number `image`: its file, and the row that names it where known."""
         place = "" if self.places is None else f" ({self.root / self.places[image].as_py()})"
+        if self.spans is not None and place:  # it names archive and picture
+            return place[2:-1]
         return f"{self.path(image)}{place}"
 
     def subset(self, images: np.ndarray) -> "Captions":
         """The images number `images` with their captions, in that order; the digest says which."""
-        lengths = (self.first[1:] - self.first[:-1])[images]
-        begins = np.cumsum(lengths) - lengths
-        texts = np.arange(lengths.sum()) + np.repeat(self.first[images] - begins, lengths)
+        texts, lengths = self.texts_of_all(images), np.diff(self.first)[images]
         return self._replace(
             files=self.files.take(pa.array(images)),
             image_id=self.image_id[images],

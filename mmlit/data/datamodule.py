@@ -116,6 +116,14 @@ class PairsDataModule(LightningDataModule):
                     self.readers[name] = self._reader(name, captions)
         self._check()
 
+    def captions(self, split: str | None = None) -> dict[str, Captions]:
+        """Splits without tokens: the one called `split`, or what training, selection and report use, by those names."""
+        self._opened = self._opened or self.source(root=self.root)
+        if split is not None:
+            return {split: self._captions(self._opened, split)}
+        parts = [self._read(self._opened, part) for part in ("train", "val", "test")]
+        return {name: captions for part in parts for name, captions in part.items()}
+
     def training_facts(self) -> dict[str, Any]:
         """What a record says of the training data: images, captions, digests of the training and selection splits."""
         train, val = self.readers["train"].captions, self.readers["val"].captions

@@ -94,17 +94,22 @@ def prepare(picture: Image.Image, spec: ImageSpec) -> Tensor:
     `squash` resizes both sides; `crop` resizes the shorter side to `spec.resize_to` and keeps the middle, pixel for
     pixel as torchvision's evaluation transforms. A side that has its length already is not touched.
     """
-    picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
+    picture = upright(picture)
     square = (spec.size, spec.size)
     if spec.resize == "crop":
         picture = _crop(picture, spec)
     elif picture.size != square:
         picture = picture.resize(square, Image.Resampling[spec.interpolation.upper()])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says, RGB, transparency on white."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def _crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -16,21 +16,31 @@ import pyarrow as pa
 from mmlit.data.captions import Captions
 
 #: of the files below; another one is another key
-_VERSION = 1
+_VERSION = 2
+#: endings of files that are known by size and time: reading all of them takes as long as an epoch
+_ARCHIVES = (".tar",)
 
 
 def kept(read: Callable[[], Captions], *, folder: Path, inputs: Sequence[Path], settings: str) -> Captions:
     """What `read` gives, from `folder` if the same content was read before with the same `settings`.
 
-    What determines the result is the key: the content of `inputs`, where they lie, and `settings`. The files are
+    What determines the result is the key: the content of `inputs` (of an archive its size and when it was written),
+    where they lie, and `settings`. The files are
     written beside and renamed, so that a kill leaves nothing half-written, and of two processes either one wins.
     """
     digest = sha256(f"{_VERSION}|{settings}".encode())
     for path in inputs:
-        with path.open("rb") as file:
-            digest.update(f"|{path}|{file_digest(file, 'sha256').hexdigest()}".encode())
+        digest.update(f"|{path}|{_content(path)}".encode())
     place = folder / "captions" / digest.hexdigest()[:24]
     return _open(made_once(place, lambda beside: _write(read(), beside)))
+
+
+def _content(path: Path) -> str:
+    if path.name.endswith(_ARCHIVES):
+        stat = path.stat()
+        return f"{stat.st_size}|{stat.st_mtime_ns}"
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def made_once(place: Path, write: Callable[[Path], None]) -> Path:
@@ -67,7 +77,12 @@ def _write(captions: Captions, folder: Path) -> None:
     ):
         with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
-    facts = {"root": str(captions.root), "source": str(captions.source), "digest": captions.digest}
+    facts = {
+        "root": str(captions.root),
+        "source": str(captions.source),
+        "digest": captions.digest,
+        "window": captions.window,
+    }
     (folder / "captions.json").write_text(json.dumps(facts))
 
 
@@ -89,6 +104,7 @@ def _open(folder: Path) -> Captions:
         places=images.get("places"),
         spans=spans,
         tags=images.get("tags"),
+        window=facts["window"],
     )
 
 

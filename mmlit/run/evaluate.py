@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from mmlit.configuration.binding import locate, problems
 from mmlit.configuration.identity import config_hash
-from mmlit.configuration.stored import CONF
 from mmlit.evaluation.probe import Probe, ProbeResult
 from mmlit.model import Model, checkpoint_of, load
 from mmlit.results.atomic import write_atomically
@@ -27,6 +24,7 @@ from mmlit.results.record import FILE_NAME, append_evaluation, read_record
 from mmlit.run.fit import run
 from mmlit.run.job import Job, evaluation_job, job_of
 from mmlit.run.parts import make
+from mmlit.run.words import composed
 
 #: folder of a run that keeps what it was evaluated on later
 FOLDER = "evaluations"
@@ -124,9 +122,7 @@ def _in_own_folder(job: Job) -> Job:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [*overrides, "fit=false", "logger=[]"], return_hydra_config=True)
+    return composed([*overrides, "fit=false", "logger=[]"])
 
 
 def _published_job(directory: Path, overrides: Sequence[str]) -> Job:

@@ -1,7 +1,7 @@
 """Drawing of pages with pictures and words: fonts, wrapped lines, framed thumbnails."""
 
+import io
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -46,9 +46,9 @@ def shortened(text: str, kind: ImageFont.FreeTypeFont, width: float) -> str:
     return f"{text.rstrip()}…"
 
 
-def thumbnail(path: Path, side: int) -> Image.Image:
+def thumbnail(file: bytes, side: int) -> Image.Image:
     """A picture file, whole, in the middle of a square of `side` px."""
-    with Image.open(path) as opened:
+    with Image.open(io.BytesIO(file)) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     return fitted(picture, side)
 

@@ -80,7 +80,7 @@ def image_to_text(result: RetrievalResult, captions: Captions, *, name: str) -> 
         page.rule()
         page.below += 20
         top = page.below
-        page.picture((page.MARGIN, top), thumbnail(captions.path(own), _SIDE))
+        page.picture((page.MARGIN, top), thumbnail(captions.picture(own), _SIDE))
         page.text((page.MARGIN, top + _SIDE + 8), f"first right one: rank {found.rank}", size=13, colour=FAINT)
         for place, answer in enumerate(found.answers, start=1):
             text = _number(captions.text_id, answer)
@@ -107,19 +107,19 @@ def text_to_image(result: RetrievalResult, captions: Captions, *, name: str) -> 
         answers = [_number(captions.image_id, answer) for answer in found.answers]
         for place, answer in enumerate(answers):
             at = (page.MARGIN + 6 + place * (_SIDE + 18), page.below)
-            page.picture(at, thumbnail(captions.path(answer), _SIDE - 14), right=answer == own)
+            page.picture(at, thumbnail(captions.picture(answer), _SIDE - 14), right=answer == own)
             page.text((at[0], at[1] + _SIDE - 6), str(place + 1), size=13, colour=FAINT)
         if own not in answers:
-            _missed(page, captions.path(own), found.rank)
+            _missed(page, captions.picture(own), found.rank)
         page.below += _SIDE + 22
     return page.finished()
 
 
-def _missed(page: Page, path: Path, rank: int) -> None:
+def _missed(page: Page, file: bytes, rank: int) -> None:
     side = _SIDE - 62
     at = (page.image.width - page.MARGIN - side - 6, page.below)
     page.draw.line((at[0] - 15, at[1], at[0] - 15, at[1] + _SIDE - 14), fill=LINE)
-    page.picture(at, thumbnail(path, side), right=True)
+    page.picture(at, thumbnail(file, side), right=True)
     page.text((at[0] - 4, at[1] + side + 12), "the right one:", size=13, colour=FAINT)
     page.text((at[0] - 4, at[1] + side + 29), f"rank {rank}", size=13, colour=FAINT)
 

@@ -3,6 +3,7 @@
 import io
 import logging
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -45,17 +46,24 @@ def _table(captions: Captions, images: np.ndarray) -> pa.Table:
     texts = [captions.texts_of(image) for image in images.tolist()]
     columns = (
         pa.array(captions.image_id[images], pa.int64()),
-        pa.array([thumbnail(captions.path(image)) for image in images.tolist()], pa.binary()),
+        pa.array([_thumbnail_of(captions, image) for image in images.tolist()], pa.binary()),
         pa.array([captions.text_id[own.start : own.stop] for own in texts], pa.list_(pa.int64())),
         pa.array([[captions.texts[i].as_py() for i in own] for own in texts], pa.list_(pa.string())),
     )
     return pa.table(columns, names=list(COLUMNS))
 
 
-def thumbnail(path: Path) -> bytes | None:
+def _thumbnail_of(captions: Captions, image: int) -> bytes | None:
+    try:
+        return thumbnail(io.BytesIO(captions.picture(image)))
+    except OSError:
+        return None
+
+
+def thumbnail(file: Path | BinaryIO) -> bytes | None:
     """A JPEG of at most `SIDE` pixels a side, upright, transparency on white; None if it cannot be read any more."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # lets a JPEG decode at a fraction of its size
             picture = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
@@ -63,8 +71,8 @@ def thumbnail(path: Path) -> bytes | None:
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             picture = picture.convert("RGB")
             picture.thumbnail((SIDE, SIDE))
-            file = io.BytesIO()
-            picture.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+            small = io.BytesIO()
+            picture.save(small, "JPEG", quality=_QUALITY, subsampling=0)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    return file.getvalue()
+    return small.getvalue()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mmlit.data.processes import available_cores
 from mmlit.data.scenes.folder import all_or_nothing
 from mmlit.data.scenes.negatives import CHANGES
-from mmlit.data.scenes.workers import available_cores
 from mmlit.data.scenes.write import write_scenes
 
 COUNTS = {"train": 90, "val": 60, "test": 120}

@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmlit.data.processes import available_cores
 from mmlit.data.scenes import layout
 from mmlit.data.scenes.folder import all_or_nothing
 from mmlit.data.scenes.samples import MAX_IMAGES, Chunk, Sample
-from mmlit.data.scenes.workers import available_cores, made_chunks
+from mmlit.data.scenes.workers import made_chunks
 from mmlit.data.scenes.world import SPLITS
 
 # To be increased whenever the same arguments begin to give other bytes.
