@@ -39,7 +39,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen, further = parser.parse_known_args(arguments)
     if further and (any(word.startswith("-") for word in further) or not hasattr(chosen, "subjects")):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    if further:  # of `evaluate`: what stands behind an option
+    if further:  # of `evaluate` and `data check`: what stands behind an option
         chosen.subjects += further
     return chosen
 
@@ -154,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     sets = commands.add_parser(
         "data", help="make, fetch and check data sets", description="Make, fetch and check data sets."
     )
-    data.add_commands(sets.add_subparsers(title="commands", required=True, metavar="NAME"))
+    kinds = sets.add_subparsers(title="commands", required=True, metavar="NAME")
+    data.add_commands(kinds)
+    kinds.choices["check"].set_defaults(command=_check)
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",
@@ -190,6 +192,12 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     sys.stdout.write(script(_parser(), shell=arguments.shell))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mmlit.run.check import check
+
+    return check(arguments.subjects, json_file=arguments.json, fix=arguments.fix, workers=arguments.workers)
 
 
 _EVALUATE = (
