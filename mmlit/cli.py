@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     writing = kinds.add_parser("shards", help="write any data set as webdataset shards", description=shards.ABOUT)
     shards.add_arguments(writing)
     writing.set_defaults(command=shards.run)
+    kinds.choices["check"].set_defaults(command=_check)
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",
@@ -196,6 +197,12 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     sys.stdout.write(script(_parser(), shell=arguments.shell))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mmlit.run.check import check
+
+    return check(arguments.subjects, json_file=arguments.json, fix=arguments.fix, workers=arguments.workers)
 
 
 _EVALUATE = (

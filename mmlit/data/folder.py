@@ -112,7 +112,7 @@ def with_pictures(captions: Captions) -> Captions:
         ValueError: if a path leads out of the data set's folder.
     """
     if captions.blobs is not None:
-        return captions._replace(stamp=captions.digest)
+        return captions._replace(stamp=captions.stamp or captions.digest)
     outside = pc.match_substring_regex(captions.files, r"^/|(^|/)\.\.(/|$)")
     if pc.any(outside).as_py():
         raise ValueError(f"{captions.name(pc.index(outside, True).as_py())}: no path below {captions.root}")
