@@ -5,7 +5,7 @@ from torch import Tensor
 from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
 from mmlit.layers.heads import HeadKind, SharedSpace
 from mmlit.layers.similarity import Temperature, cosine, pooled_only
-from mmlit.losses.info_nce import info_nce
+from mmlit.losses.tiled_info_nce import tiled_info_nce
 
 
 class Contrastive(Alignment):
@@ -56,12 +56,8 @@ class Contrastive(Alignment):
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Half of the cross-entropy of each image's row and half of each text's."""
-        i2t = self.temperature(cosine(pairs.image.pooled, pairs.all_text.pooled))
-        t2i = self.temperature(cosine(pairs.text.pooled, pairs.all_image.pooled))
-        return {
-            "i2t": 0.5 * info_nce(i2t, pairs.positives(pairs.image_rows, slice(None))),
-            "t2i": 0.5 * info_nce(t2i, pairs.positives(slice(None), pairs.text_rows).T),
-        }
+        i2t, t2i = tiled_info_nce(pairs, self.temperature.scale())
+        return {"i2t": 0.5 * i2t, "t2i": 0.5 * t2i}
 
     def score(self, image: Encoded, text: Encoded) -> Tensor:
         """Cosine of the two unit vectors."""

@@ -47,7 +47,11 @@ class Temperature(nn.Module):
 
     def forward(self, cosines: Tensor) -> Tensor:
         """(…) cosines → (…) scores, fp32."""
-        return cosines.float() * self.log_scale.float().exp()
+        return cosines.float() * self.scale()
+
+    def scale(self) -> Tensor:
+        """(), 1 / temperature, fp32."""
+        return self.log_scale.float().exp()
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -1,1 +1,1 @@
-"""Pure functions: scores and positives in, one value per row out. No parameters."""
+"""Pure functions: scores and positives in (tiled: embedded pairs), one value per row out. No parameters."""
