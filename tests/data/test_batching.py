@@ -73,7 +73,7 @@ def test_an_image_with_more_captions_than_batches_is_refused():
 
 def test_lengths_are_grouped_and_batches_stay_in_random_order():
     size = np.random.default_rng(1).integers(2, 60, 1000)
-    order = _grouped(np.random.default_rng(2).permutation(1000), size, 16, 0, 0)
+    order = _grouped(np.random.default_rng(2).permutation(1000), size, 16, 0, 0, window=None)
     assert sorted(order) == list(range(1000))
     batches = [size[part] for part in np.split(order, range(16, 1000, 16))]
     padding = [(part.max() - part).mean() for part in batches]
