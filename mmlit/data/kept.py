@@ -25,8 +25,7 @@ def kept(read: Callable[[], Captions], *, folder: Path, inputs: Sequence[Path], 
     """What `read` gives, from `folder` if the same content was read before with the same `settings`.
 
     What determines the result is the key: the content of `inputs` (of an archive its size and when it was written),
-    where they lie, and `settings`. The files are
-    written beside and renamed, so that a kill leaves nothing half-written, and of two processes either one wins.
+    where they lie, and `settings`.
     """
     digest = sha256(f"{_VERSION}|{settings}".encode())
     for path in inputs:
@@ -50,6 +49,7 @@ def made_once(place: Path, write: Callable[[Path], None]) -> Path:
     """
     if not place.is_dir():
         beside = place.with_name(f".{place.name}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)  # of a process of that number that was killed
         beside.mkdir(parents=True)
         try:
             write(beside)
