@@ -22,8 +22,8 @@ class Captions(NamedTuple):
     has the captions first[n] … first[n + 1] − 1. `source` is the annotation file, `digest` a hash of what was read.
 
     Where a source knows it: `places` (N,) which file and row name an image, relative to `root`; `spans` (N, 2) offset
-    and bytes of each picture in its file, for pictures in archives; `blobs` (N,) the undecoded pictures themselves;
-    `tags` (N,) lists of strings.
+    and bytes of each picture in its file, for pictures in archives; `blobs` the undecoded pictures themselves, of which
+    image n is number `blob[n]`; `tags` (N,) lists of strings.
 
     `window` says that pictures in archives are best read in an order that is local: so many of them are shuffled
     together (`mmlit.data.batching`).
@@ -43,6 +43,7 @@ class Captions(NamedTuple):
     places: pa.Array | None = None
     spans: np.ndarray | None = None
     blobs: pa.Array | pa.ChunkedArray | None = None
+    blob: np.ndarray | None = None
     tags: pa.Array | None = None
     window: int | None = None
     missing: np.ndarray | None = None
@@ -57,12 +58,13 @@ class Captions(NamedTuple):
         files: Sequence[str],
         image_id: Sequence[int] | np.ndarray,
         owner: Sequence[int] | np.ndarray,
-        texts: Sequence[str],
+        texts: Sequence[str] | pa.Array,
         text_id: Sequence[int] | np.ndarray,
         digest: str,
-        places: Sequence[str] | None = None,
+        places: Sequence[str] | pa.Array | None = None,
         spans: np.ndarray | None = None,
         blobs: pa.Array | pa.ChunkedArray | None = None,
+        blob: np.ndarray | None = None,
         tags: pa.Array | None = None,
     ) -> "Captions":
         """From captions in any order: caption m, `texts[m]`, belongs to image number `owner[m]`, 0 … N − 1."""
@@ -73,13 +75,14 @@ class Captions(NamedTuple):
             source=source,
             files=pa.array(files, pa.string()),
             image_id=np.asarray(image_id, np.int64),
-            texts=pa.array(texts, pa.large_string()).take(pa.array(order)),
+            texts=_strings(texts).take(pa.array(order)),
             text_id=np.asarray(text_id, np.int64)[order],
             first=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(files)))]),
             digest=digest,
-            places=None if places is None else pa.array(places, pa.large_string()),
+            places=None if places is None else _strings(places),
             spans=spans,
             blobs=blobs,
+            blob=blob,
             tags=tags,
         )
 
@@ -122,8 +125,8 @@ class Captions(NamedTuple):
         Raises:
             OSError: if its file is gone, or shorter than it was.
         """
-        if self.blobs is not None:
-            return bytes(self.blobs[image].as_buffer())
+        if self.blobs is not None and self.blob is not None:
+            return bytes(self.blobs[int(self.blob[image])].as_buffer())
         if self.spans is None:
             return self.path(image).read_bytes()
         offset, size = (int(number) for number in self.spans[image])
@@ -157,11 +160,15 @@ class Captions(NamedTuple):
             digest=_of_some(self.digest, images),
             places=None if self.places is None else self.places.take(pa.array(images)),
             spans=None if self.spans is None else self.spans[images],
-            blobs=None if self.blobs is None else self.blobs.take(pa.array(images)),
+            blob=None if self.blob is None else self.blob[images],  # pictures are not copied
             tags=None if self.tags is None else self.tags.take(pa.array(images)),
             missing=None if self.missing is None else np.flatnonzero(np.isin(images, self.missing)),
             stamp=_of_some(self.stamp, images) if self.stamp else "",
         )
+
+
+def _strings(values: Sequence[str] | pa.Array) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, pa.large_string())
 
 
 def _of_some(digest: str, images: np.ndarray) -> str:

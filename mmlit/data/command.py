@@ -13,6 +13,7 @@ def add_commands(kinds: "argparse._SubParsersAction[Any]") -> None:
     fetch = kinds.add_parser("coco", help="fetch COCO and Karpathy's splits", description=coco.ABOUT)
     coco.add_arguments(fetch)
     fetch.set_defaults(command=coco.run)
+    _add_check(kinds.add_parser("check", help="what a data set holds, and what is wrong with it", description=_CHECK))
 
 
 _SCENES = (
@@ -38,3 +39,22 @@ def _scenes(arguments: argparse.Namespace) -> int:
     names = ("root", "train", "val", "test", "size", "seed")
     write_scenes(**{name: getattr(arguments, name) for name in names})
     return 0
+
+
+_CHECK = (
+    "Read every row and decode every picture of a data set; print what it holds and what is wrong, with file and row. "
+    "Exit code 1 if something is. A copy without that is written on request; the data set itself is never touched."
+)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    """What runs it lies above this room: the command line sets it."""
+    parser.add_argument(
+        "subjects",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="as for train.py: data=pairs data.root=DIR data.source.file=...",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found")
+    parser.add_argument("--fix", type=Path, metavar="DIR", help="write a copy without what is wrong, to train on")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per core)")

@@ -52,8 +52,10 @@ class PairsDataModule(LightningDataModule):
         root: the data set's folder.
         source: opens it, given `root`.
         train: name of the split to train on.
-        val: name of the split that selection uses, or how many training images to set aside for it.
-        test: name of the split that the final numbers are reported on; `split` replaces it.
+        val: name of the split that selection uses, or what to set aside of `train` for it: a number of images, or a
+            share in (0, 1).
+        test: name of the split that the final numbers are reported on, or what to set aside for them likewise; `split`
+            replaces it.
         batch_size: images per device and step; training draws one caption of each per epoch.
         num_workers: reading processes per device, ≥ 0.
         drop_last: whether training leaves out the last, smaller batch (it has fewer negatives).
@@ -75,8 +77,8 @@ class PairsDataModule(LightningDataModule):
         root: str,
         source: OpenSource,
         train: str,
-        val: str | int,
-        test: str,
+        val: str | int | float,
+        test: str | int | float,
         batch_size: int,
         num_workers: int,
         drop_last: bool,
@@ -94,7 +96,14 @@ class PairsDataModule(LightningDataModule):
         if num_workers < 0:
             raise ValueError(f"data.num_workers must be >= 0, got {num_workers}")
         self.root, self.source = root, source
-        self.names: dict[str, str | int] = {"train": train, "val": val, "test": split or test}
+        self.aside = {
+            part: value for part, value in (("test", split or test), ("val", val)) if not isinstance(value, str)
+        }
+        for part, value in self.aside.items():
+            if value <= 0 or (isinstance(value, float) and value >= 1):
+                raise ValueError(f"data.{part}={value} to set aside must be a number of images or a share in (0, 1)")
+        told = f"{test} of {train}" if "test" in self.aside else str(split or test)
+        self.names: dict[str, str | int | float] = {"train": train, "val": val, "test": told}
         self.batch_size, self.num_workers, self.drop_last, self.seed = (
             batch_size,
             num_workers,
@@ -105,14 +114,14 @@ class PairsDataModule(LightningDataModule):
         self.cache = None if cache is None else Path(cache)
         self.readers: dict[str, BatchReader] = {}
         self._opened: Source | None = None
+        self._parts: dict[str, Captions] = {}  # the training split and what is set aside of it
 
     def setup(self, stage: str) -> None:
         """Reads the splits of `stage` (`fit`: train and selection; `test`: the reported one), each once."""
         for part in ("train", "val") if stage == "fit" else ("test",):
             if part not in self.readers:
                 self._opened = self._opened or self.source(root=self.root)  # one file may hold all splits
-                for name, captions in self._read(self._opened, part).items():
-                    self.readers[name] = self._reader(name, captions)
+                self.readers[part] = self._reader(part, self._read(self._opened, part))
         self._check()
 
     def captions(self, split: str | None = None) -> dict[str, Captions]:
@@ -120,8 +129,7 @@ class PairsDataModule(LightningDataModule):
         self._opened = self._opened or self.source(root=self.root)
         if split is not None:
             return {split: self._captions(self._opened, split)}
-        parts = [self._read(self._opened, part) for part in ("train", "val", "test")]
-        return {name: captions for part in parts for name, captions in part.items()}
+        return {part: self._read(self._opened, part) for part in ("train", "val", "test")}
 
     def training_facts(self) -> dict[str, Any]:
         """What a record says of the training data: images, captions, digests of the training and selection splits."""
@@ -167,18 +175,23 @@ class PairsDataModule(LightningDataModule):
         share = 1 / self._place()[1]
         return BatchReader(captions=captions, tokens=tokens, spec=self.image, reading=reading, share=share)
 
-    def _read(self, source: Source, part: str) -> dict[str, Captions]:
-        name = self.names[part]
-        if part == "val" and isinstance(name, int):
-            return {}  # came with `train`
-        captions = self._captions(source, str(name))
-        count = self.names["val"]
-        if part == "train" and isinstance(count, int):
-            there = np.setdiff1d(np.arange(captions.num_images), [] if captions.missing is None else captions.missing)
-            aside = there[held_out(captions.image_id[there], count)]
-            stay = np.setdiff1d(np.arange(captions.num_images), aside)
-            return {"train": captions.subset(stay), "val": captions.subset(aside)}
-        return {part: captions}
+    def _read(self, source: Source, part: str) -> Captions:
+        if part != "train" and part not in self.aside:
+            return self._captions(source, str(self.names[part]))
+        self._parts = self._parts or self._divided(self._captions(source, str(self.names["train"])))
+        return self._parts[part]
+
+    def _divided(self, captions: Captions) -> dict[str, Captions]:
+        """The training split without what is set aside of it, of pictures that are there; and that, each part."""
+        stay = np.arange(captions.num_images)
+        there = np.setdiff1d(stay, [] if captions.missing is None else captions.missing)
+        parts = {}
+        for part, value in self.aside.items():
+            count = max(1, round(value * captions.num_images)) if isinstance(value, float) else value
+            chosen = there[held_out(captions.image_id[there], count, option=f"data.{part}")]
+            parts[part] = captions.subset(chosen)
+            stay, there = np.setdiff1d(stay, chosen), np.setdiff1d(there, chosen)
+        return {"train": captions.subset(stay) if parts else captions, **parts}
 
     def _captions(self, source: Source, split: str) -> Captions:
         """A split, its pictures looked for; from the cache what is known of its annotations."""

@@ -110,7 +110,7 @@ def with_pictures(captions: Captions) -> Captions:
         ValueError: if a path leads out of the data set's folder.
     """
     if captions.blobs is not None:
-        return captions._replace(stamp=captions.digest)
+        return captions._replace(stamp=captions.stamp or captions.digest)
     files = captions.files.to_pylist()
     if outside := [n for n, file in enumerate(files) if file.startswith("/") or ".." in file.split("/")]:
         raise ValueError(f"{captions.name(outside[0])}: no path below {captions.root}")

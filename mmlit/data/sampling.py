@@ -136,13 +136,13 @@ class ShareSampler(Sampler[int]):
         return len(self.share)
 
 
-def held_out(image_id: np.ndarray, count: int) -> np.ndarray:
-    """Numbers of the `count` images that are set aside; the same for every run and seed.
+def held_out(image_id: np.ndarray, count: int, *, option: str = "data.val") -> np.ndarray:
+    """Numbers of the `count` images that are set aside, as `option` asks; the same for every run and seed.
 
     Raises:
         ValueError: if `count` is not between 1 and the number of images − 1.
     """
     if not 1 <= count < len(image_id):
-        raise ValueError(f"data.val={count} images to set aside must lie in 1 … {len(image_id) - 1}")
+        raise ValueError(f"{option}={count} images to set aside must lie in 1 … {len(image_id) - 1}")
     order = np.argsort(uniform(0, torch.from_numpy(image_id)).numpy(), kind="stable")
     return np.sort(order[:count])

@@ -25,7 +25,7 @@ def _splits(trainer: Trainer, data: PairsDataModule) -> Iterator[str]:
     for part, purpose in purposes.items():
         if part in data.readers:
             captions, name = data.readers[part].captions, data.names[part]
-            origin = f"set aside from {data.names['train']}" if isinstance(name, int) else name
+            origin = f"set aside from {data.names['train']}" if part in data.aside else name
             most = limits.get(part)  # 1.0, a share, is all; 1, a number, is one batch
             limit = "" if most is None or (isinstance(most, float) and most == 1) else f", limited to {most} batches"
             yield f"{purpose} on {captions.num_images:,} images with {captions.num_texts:,} captions ({origin}{limit})"

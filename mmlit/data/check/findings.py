@@ -1,0 +1,193 @@
+"""What is wrong with a data set, row by row and file by file, and what it holds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmlit.data.captions import Captions
+from mmlit.data.check.pictures import Picture, pictures, summary
+from mmlit.data.datamodule import Source
+from mmlit.data.folder import with_pictures
+from mmlit.data.survey import Survey, Surveyable
+
+#: what is found: is it wrong (training refuses it, or the numbers would mean nothing) or only worth knowing; heading
+KINDS = {
+    "split": (True, "splits that cannot be read"),
+    "row": (True, "rows that cannot be used"),
+    "missing": (True, "pictures that are not there"),
+    "unreadable": (True, "pictures that cannot be decoded"),
+    "shared": (True, "images in two splits"),
+    "leak": (True, "equal files in two splits"),
+    "same_file": (False, "equal files under two names"),
+    "same_pair": (False, "pairs that come twice"),
+    "same_caption": (False, "captions of several images"),
+}
+
+
+class Finding(NamedTuple):
+    """`place` is file and row; `what` goes on from there. `image` and `of` number the image in its split, where known;
+    `other` is the split and image that it is equal to."""
+
+    kind: str
+    split: str
+    place: str
+    what: str
+    image: int = -1
+    other: tuple[str, int] | None = None
+
+
+class Split(NamedTuple):
+    """One split as it was found: its usable rows, and for each image that is there what its picture is."""
+
+    captions: Captions
+    places: pa.Array | None
+    pictures: list[Picture]
+    facts: dict[str, Any]
+
+    def row(self, text: int, image: int) -> str:
+        """Where a caption stands, or else what names its image."""
+        if self.places is not None:
+            return str(self.places[text])
+        return self.place(image)
+
+    def place(self, image: int) -> str:
+        """Where an image is named."""
+        captions = self.captions
+        return str(captions.source.name if captions.places is None else captions.places[image])
+
+
+class Checked(NamedTuple):
+    """All that was found."""
+
+    splits: dict[str, Split]
+    findings: list[Finding]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything must be mended."""
+        return any(KINDS[finding.kind][0] for finding in self.findings)
+
+
+def checked(
+    source: Source, names: Sequence[str], *, workers: int, tokens: Callable[[Captions], np.ndarray] | None
+) -> Checked:
+    """Looks at every row and every picture of the splits `names`; `tokens` counts those of captions.
+
+    Raises:
+        ValueError, OSError: if no split at all can be read.
+    """
+    splits: dict[str, Split] = {}
+    findings: list[Finding] = []
+    failed: list[Exception] = []
+    for name in names:
+        try:
+            survey = source.survey(name) if isinstance(source, Surveyable) else Survey(source.read(name), None, [])
+            if survey.captions is not None:
+                survey = survey._replace(captions=with_pictures(survey.captions))
+        except (ValueError, OSError) as error:
+            failed.append(error)
+            findings.append(Finding("split", name, name, f"cannot be read: {error}"))
+            continue
+        known = {finding[2:4] for finding in findings}  # one file may hold several splits
+        findings += [Finding("row", name, *bad) for bad in survey.bad if bad not in known]
+        if survey.captions is not None:
+            splits[name] = _split(survey.captions, survey.places, name, workers, tokens)
+            findings += _within(name, splits[name])
+    if len(failed) == len(names):
+        raise failed[0]
+    for one, other in combinations(splits, 2):
+        findings += _between(one, other, splits)
+    return Checked(splits, findings)
+
+
+def _split(captions: Captions, places: pa.Array | None, name: str, workers: int, tokens: Any) -> Split:
+    missing = np.array([], np.int64) if captions.missing is None else captions.missing
+    there = np.setdiff1d(np.arange(captions.num_images), missing)
+    found = pictures(captions, there, workers=workers, told=name)
+    facts = {
+        "source": str(captions.source),
+        "images": captions.num_images,
+        "pairs": captions.num_texts,
+        "captions_per_image": _spread(np.diff(captions.first)),
+        "words": _spread(pc.count_substring_regex(captions.texts, r"\S+").to_numpy(zero_copy_only=False)),
+        "pictures": {"missing": len(missing), "unreadable": sum(bool(each.error) for each in found), **summary(found)},
+    }
+    if tokens is not None:
+        facts["tokens"] = _spread(tokens(captions))
+    if captions.tags is not None:
+        counts = pc.value_counts(pc.list_flatten(captions.tags)).to_pylist()
+        counts.sort(key=lambda each: (-each["counts"], each["values"]))
+        facts["tags"] = {each["values"]: each["counts"] for each in counts}
+    return Split(captions, places, found, facts)
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    counts = np.bincount(values.astype(np.int64))
+    histogram = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return {
+        "min": int(values.min()),
+        "mean": round(float(values.mean()), 2),
+        "max": int(values.max()),
+        "histogram": histogram,
+    }
+
+
+def _within(name: str, split: Split) -> Iterator[Finding]:
+    captions = split.captions
+    for image in [] if captions.missing is None else captions.missing.tolist():
+        yield Finding("missing", name, split.place(image), f"names {captions.files[image].as_py()!r}", image)
+    first: dict[bytes, int] = {}
+    for picture in split.pictures:
+        file = repr(captions.files[picture.image].as_py())
+        if picture.error:
+            what = f"names {file}: {picture.error}"
+            yield Finding("unreadable", name, split.place(picture.image), what, picture.image)
+        elif (before := first.setdefault(picture.content, picture.image)) != picture.image:
+            what = f"names {file}, equal to {captions.files[before].as_py()!r} ({split.place(before)})"
+            yield Finding("same_file", name, split.place(picture.image), what, picture.image, (name, before))
+    yield from _captions(name, split)
+
+
+def _captions(name: str, split: Split) -> Iterator[Finding]:
+    """Pairs that come twice, and captions that several images have."""
+    captions = split.captions
+    codes = captions.texts.dictionary_encode()
+    code = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    image = np.repeat(np.arange(captions.num_images), np.diff(captions.first))
+    _, first, inverse = np.unique(image * len(codes.dictionary) + code, return_index=True, return_inverse=True)
+    for text in np.flatnonzero(first[inverse] != np.arange(len(code))).tolist():
+        before = split.row(int(first[inverse[text]]), int(image[text]))
+        what = f"repeats {captions.texts[text].as_py()!r} of {captions.files[image[text]].as_py()!r} ({before})"
+        yield Finding("same_pair", name, split.row(text, int(image[text])), what, int(image[text]))
+    own = np.sort(first)
+    times = np.bincount(code[own], minlength=len(codes.dictionary))
+    order = own[np.unique(code[own], return_index=True)[1]]
+    for text in order[times[code[order]] > 1][np.argsort(-times[code[order]][times[code[order]] > 1], kind="stable")]:
+        what = f"says {captions.texts[text].as_py()!r}, as do captions of {times[code[text]] - 1} other images"
+        yield Finding("same_caption", name, split.row(int(text), int(image[text])), what)
+
+
+def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding]:
+    """Images that two splits share: by id, by file, by content."""
+    here, there = splits[one].captions, splits[other].captions
+    twins: dict[int, tuple[str, str, int]] = {}
+    keys: dict[str, tuple[Any, Any]] = {"id": (here.image_id.tolist(), there.image_id.tolist())}
+    if here.blobs is None and here.spans is None:  # an archive holds pictures of several splits
+        keys = {"file": (here.files.to_pylist(), there.files.to_pylist()), **keys}
+    for what, (own, others) in keys.items():
+        place = {key: image for image, key in enumerate(others)}
+        for image, key in enumerate(own):
+            if key in place:
+                twins.setdefault(image, ("shared", f"has the {what} {key!r} of", place[key]))
+    content = {picture.content: picture.image for picture in splits[other].pictures if not picture.error}
+    for picture in splits[one].pictures:
+        if not picture.error and picture.content in content:
+            twins.setdefault(picture.image, ("leak", "is equal to", content[picture.content]))
+    for image, (kind, what, twin) in sorted(twins.items()):
+        told = f"names {here.files[image].as_py()!r}, which {what} {there.files[twin].as_py()!r} of {other}"
+        place_there = splits[other].place(twin)
+        yield Finding(kind, one, splits[one].place(image), f"{told} ({place_there})", image, (other, twin))

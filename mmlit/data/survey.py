@@ -1,0 +1,50 @@
+"""A split as it is: what can be used of it, and every row that cannot."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from mmlit.data.captions import Captions
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: `place` is its file and number, below the root; `what` follows it in a sentence."""
+
+    place: str
+    what: str
+
+
+class Survey(NamedTuple):
+    """The usable pairs of a split, or None if there are none, and all bad rows.
+
+    `places` (M,) where each caption stands; `first` (N,) the number of each image's first row, for tables.
+    """
+
+    captions: Captions | None
+    places: pa.Array | None
+    bad: list[BadRow]
+    first: np.ndarray | None = None
+
+
+@runtime_checkable
+class Surveyable(Protocol):
+    """A source that does not stop at the first bad row when it is asked for all of them."""
+
+    def survey(self, split: str) -> Survey:
+        """One split, or several joined by `+`."""
+
+
+def sound(survey: Survey, *, root: object, source: object) -> Captions:
+    """The captions of a split that has no bad row.
+
+    Raises:
+        ValueError: naming the first bad row, or that there is none at all.
+    """
+    if survey.bad:
+        place, what = survey.bad[0]
+        more = f" ({len(survey.bad)} such rows: mmlit data check lists them)" if len(survey.bad) > 1 else ""
+        raise ValueError(f"{root}/{place} {what}{more}")
+    if survey.captions is None:
+        raise ValueError(f"{source}: no pairs in it")
+    return survey.captions
