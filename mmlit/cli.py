@@ -37,11 +37,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command with its options; wrong ones end the program as argparse does."""
     parser = _parser()
     chosen, further = parser.parse_known_args(arguments)
-    taking = [name for name in ("subjects", "words") if hasattr(chosen, name)]
-    if further and (any(word.startswith("-") for word in further) or not taking):
+    if further and (any(word.startswith("-") for word in further) or not hasattr(chosen, "subjects")):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    for name in taking:  # what stands behind an option
-        setattr(chosen, name, getattr(chosen, name) + further)
+    if further:  # of `evaluate`, `data check` and `data shards`: what stands behind an option
+        chosen.subjects += further
     return chosen
 
 
@@ -158,10 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds = sets.add_subparsers(title="commands", required=True, metavar="NAME")
     data.add_commands(kinds)
+    kinds.choices["check"].set_defaults(command=_check)
     writing = kinds.add_parser("shards", help="write any data set as webdataset shards", description=shards.ABOUT)
     shards.add_arguments(writing)
     writing.set_defaults(command=shards.run)
-    kinds.choices["check"].set_defaults(command=_check)
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",

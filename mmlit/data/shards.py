@@ -114,7 +114,7 @@ class Shards:
     def _others(self) -> str:
         """Where else shards lie."""
         if count := len([*self.root.glob("*.tar")]):
-            return f'; {count} lie in {self.root} itself: data.train="*.tar", and data.val, data.test to match'
+            return f"; {count} lie in {self.root} itself: 'data.train=*.tar' data.val=0.05 data.test=0.1"
         counts = Counter(path.parent.name for path in sorted(self.root.glob("*/*.tar")))
         return f" (found: {', '.join(f'{name}/*.tar ({count})' for name, count in counts.items())})" if counts else ""
 

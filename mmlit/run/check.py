@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mmlit.configuration.binding import problems
-from mmlit.configuration.stored import CONF
 from mmlit.data.captions import Captions
 from mmlit.data.check.findings import checked
 from mmlit.data.check.fix import fixed, numbers_left_out, words
@@ -22,7 +19,9 @@ from mmlit.data.check.report import as_dict, as_table
 from mmlit.data.folder import split_names
 from mmlit.data.token_table import token_table
 from mmlit.results.atomic import write_atomically
+from mmlit.run.job import job_of
 from mmlit.run.parts import make
+from mmlit.run.words import composed
 
 
 def check(options: Sequence[str], *, json_file: Path | None, fix: Path | None, workers: int | None) -> int:
@@ -67,14 +66,11 @@ def _told(counts: dict[str, int]) -> str:
 
 
 def _composed(options: Sequence[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(options))
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    asked = {key: plain[key] for key in ("data", "text_encoder") if key == "data" or _is_asked(key, options)}
+    job = job_of(composed(options))
+    asked = {key: job.plain[key] for key in ("data", "text_encoder") if key == "data" or _is_asked(key, options)}
     if wrong := problems(asked):
         raise ValueError("; ".join(wrong))
-    return config
+    return job.config
 
 
 def _is_asked(key: str, options: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ ABOUT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `mmlit data shards`."""
-    parser.add_argument("words", nargs="+", metavar="KEY=VALUE", help="data=... data.root=..., as for train.py")
+    parser.add_argument("subjects", nargs="+", metavar="KEY=VALUE", help="data=... data.root=..., as for train.py")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
     parser.add_argument("--split", metavar="SPLIT", help="only this split of the data, as DIR/SPLIT")
     parser.add_argument(
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mmlit.data.shard_writing import Shrinking
     from mmlit.run.words import opened
 
-    config, data = opened(arguments.words)
+    config, data = opened(arguments.subjects)
     parts = data.captions(arguments.split)
     if arguments.split is not None:
         parts = {re.sub(r"[^\w-]+", "-", name).strip("-"): captions for name, captions in parts.items()}

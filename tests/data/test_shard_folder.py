@@ -91,9 +91,9 @@ def odd_pictures() -> dict[str, bytes]:
 def test_larger_pictures_are_shrunk_upright_and_others_are_copied(source):
     pictures = odd_pictures()
     captions = source("train")
-    captions = captions.subset(np.arange(len(pictures)))
-    blobs = pa.array([*pictures.values()], pa.binary())
-    captions = captions._replace(blobs=blobs, blob=np.arange(len(pictures)))
+    captions = captions.subset(np.arange(len(pictures)))._replace(
+        blobs=pa.array([*pictures.values()], pa.binary()), blob=np.arange(len(pictures))
+    )
     maker = ShardMaker(parts={}, shrinking=Shrinking(32, 95), skip=False)
     for number, (name, file) in enumerate(pictures.items()):
         sample = maker.sample(captions, number)
