@@ -19,12 +19,12 @@ def check_batch_norm(module: nn.Module, *, chunked: bool, devices: int, synchron
     found = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm) and part.training]
     if not found:
         return
-    norms = f"{found[0]} is a batch norm that is trained" + (f", and {len(found) - 1} more are" if found[1:] else "")
+    norms = f"{found[0]} is one of {len(found)} batch norms that are trained"
     frozen = f"freeze it ({found[0].partition('.')[0]}.freeze=true) or take an encoder without"
     if chunked:
         raise ValueError(f"step=gradient_cache: {norms}, and a chunk's statistics are not the batch's: {frozen}")
     if devices > 1 and not synchronized:
         raise ValueError(
-            f"trainer.devices: {norms}, and each of {devices} devices would have statistics of its own. They are "
+            f"trainer.devices: {norms}, and each of {devices} devices would have statistics of its own; they are "
             f"exchanged on GPUs with trainer.sync_batchnorm=true only: {frozen}"
         )
