@@ -50,7 +50,7 @@ def run(job: Job) -> Path:
     resume = job.resume_point if job.config.fit and _goes_on(job) else None
     parts = build(job)
     if not parts.trainer.is_global_zero:  # one of a run's processes speaks
-        logging.getLogger("mmlit").setLevel(logging.ERROR)
+        logging.getLogger("mmlit").setLevel(logging.WARNING)
     with closing(parts.trainer.loggers):
         cost = _read(job, parts)
         if job.config.fit and parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
@@ -119,8 +119,9 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
             log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
-    for line in cautions(parts.trainer, parts.data) if job.config.fit else ():
-        log.warning(line)
+    if job.config.fit and parts.trainer.is_global_zero:
+        for line in cautions(parts.trainer, parts.data):
+            log.warning(line)
     cost = {"features_seconds": _fill(parts)} if parts.features else {}
     if not stored and not job.config.fit:
         parts.module.adopt_published()

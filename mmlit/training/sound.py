@@ -58,7 +58,7 @@ class SoundTraining(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
         gradients = {name: part.grad for name, part in pl_module.named_parameters() if part.grad is not None}
-        if not torch.nn.utils.get_total_norm(gradients.values(), norm_type=math.inf).isfinite():
+        if not torch.nn.utils.get_total_norm(list(gradients.values()), norm_type=math.inf).isfinite():
             names = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
             self._stop(trainer, pl_module, f"the gradient of {_listed(names)} is not finite")
 

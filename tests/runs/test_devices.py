@@ -140,6 +140,13 @@ def test_nodes_that_nobody_starts_are_not_waited_for(train):
     assert "trainer.num_nodes=2: start this command on every node by torchrun or srun" in ended.err
 
 
+@pytest.mark.slow
+def test_a_job_of_a_sweep_does_not_wait_for_other_nodes(train):
+    ended = train("-m", "seed=0,1", *ddp(devices=1, nodes=2), "hydra/launcher=basic")
+    assert ended.code == 2
+    assert "trainer.num_nodes=2: a job of a sweep runs on one node" in ended.err
+
+
 def test_a_batch_norm_without_its_whole_batch_is_refused(train):
     """By name, and before any data is read."""
     tower = ["image_encoder=resnet50", "image_encoder.weights=null", "image_encoder.freeze=false"]
