@@ -140,6 +140,13 @@ def test_nodes_that_nobody_starts_are_not_waited_for(train):
     assert "trainer.num_nodes=2: start this command on every node by torchrun or srun" in ended.err
 
 
+def test_several_nodes_without_ddp_are_refused(train):
+    (environment, _) = torchrun_environments(2)
+    ended = train("+trainer.num_nodes=2", before=lambda: os.environ.update(environment))
+    assert ended.code == 2
+    assert "trainer.num_nodes=2: several nodes need trainer=ddp" in ended.err
+
+
 @pytest.mark.slow
 def test_a_job_of_a_sweep_does_not_wait_for_other_nodes(train):
     ended = train("-m", "seed=0,1", *ddp(devices=1, nodes=2), "hydra/launcher=basic")

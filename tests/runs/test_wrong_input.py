@@ -33,7 +33,6 @@ WRONG = [
     (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, got 0"),
     (["callbacks=[early_stopping]"], "callbacks must hold best or last"),
     (["trainer.devices=2"], "several devices need trainer=ddp"),
-    (["+trainer.num_nodes=2"], "several nodes need trainer=ddp"),
     (["seed=-1"], "seed: must be >= 0, got -1"),
     (["features=memory"], "features=memory keeps the outputs of frozen encoders"),
     (["data.root=nowhere"], "data.root=nowhere is no folder; make it with: mmlit data scenes --root nowhere"),
