@@ -2,12 +2,15 @@
 
 `python benchmarks/gradient_cache.py` takes the towers of CLIP at a width and depth that two cores train in minutes
 (a ViT of four layers, width 256, 16 × 16 patches of 112 px; a text transformer alike, 32 tokens), random pictures and
-captions, and runs forward, InfoNCE and backward. Each way has a process of its own, whose peak memory counts from what
-it holds before the first step; the two alternate. `--full` measures more steps, and a batch of 2,048.
+captions, and runs forward, InfoNCE and backward. `summed` adds up the gradients of 16 batches of 64, as accumulation
+does: another gradient, but what the arithmetic of one pass costs in chunks. Each way has a process of its own; they
+alternate, and medians count. `MiB` is the growth of a process's peak memory, `held` the same where the C library gives
+freed memory back at once, so that only what tensors hold counts. `--full` measures more steps, and a batch of 2,048.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -17,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+WAYS = ("full", "cached", "summed")
+WIDTH = 9
 BATCH, CHUNK, SIZE, DIM, LAYERS, WORDS = 1024, 64, 112, 256, 4, 32
 
 
@@ -69,8 +74,9 @@ def towers() -> Any:
 def child(way: str, batch_size: int, file: str) -> None:
     """One way in this process: a step for each line that comes in, its seconds out; at the end memory and gradients."""
     import torch
+    from torch import Tensor
 
-    from mmlit.contracts import Batch, Pairs
+    from mmlit.contracts import Batch, Encoded, Pairs
     from mmlit.training.gathering import global_mean
     from mmlit.training.gradient_cache import GradientCache
 
@@ -84,22 +90,32 @@ def child(way: str, batch_size: int, file: str) -> None:
     batch = Batch(pixels, ids, words, torch.ones_like(words).bool(), None, ids, ids)
     cache = GradientCache(chunk_size=CHUNK)
 
-    def step() -> None:
-        if way == "full":
-            image, text = image_encoder(pixels), text_encoder(words, batch.token_mask)
-            image, text = alignment.embed_image(image), alignment.embed_text(text)
-        else:
-            image, text = cache.encode(image_encoder, text_encoder, alignment, batch)
+    def rows(given: Batch, part: slice) -> Batch:
+        return given._make(field[part] if isinstance(field, Tensor) else field for field in given)
+
+    def loss(given: Batch, image: Encoded, text: Encoded) -> Tensor:
+        own = given.image_id
         pairs = Pairs(
-            image, text, image, text, 0, 0, ids, ids, ids, batch=batch, encode_image=cache.refuse(alignment),
+            image, text, image, text, 0, 0, own, own, own, batch=given, encode_image=cache.refuse(alignment),
             encode_text=cache.refuse(alignment),
         )  # fmt: skip
-        module.zero_grad()
-        sum(global_mean(alignment.losses(pairs)).values()).backward()
+        return torch.stack(list(global_mean(alignment.losses(pairs)).values())).sum()
 
-    small = batch._replace(image=pixels[:2], token_ids=words[:2], token_mask=batch.token_mask[:2])
-    with torch.no_grad():  # what the first call of everything allocates
-        cache.encode(image_encoder, text_encoder, alignment, small)
+    def plain(given: Batch) -> Tensor:
+        image, text = image_encoder(given.image), text_encoder(given.token_ids, given.token_mask)
+        return loss(given, alignment.embed_image(image), alignment.embed_text(text))
+
+    def step() -> None:
+        module.zero_grad()
+        if way == "full":
+            plain(batch).backward()
+        elif way == "cached":
+            loss(batch, *cache.encode(image_encoder, text_encoder, alignment, batch)).backward()
+        else:
+            for start in range(0, batch_size, CHUNK):
+                plain(rows(batch, slice(start, start + CHUNK))).backward()
+
+    plain(rows(batch, slice(0, 2))).backward()  # what the first call of everything allocates
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -109,21 +125,21 @@ def child(way: str, batch_size: int, file: str) -> None:
     torch.save({"mib": grown, "gradients": {name: part.grad for name, part in module.named_parameters()}}, file)
 
 
-def measure(batch_size: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of each step and MiB of both ways, and by how much their gradients differ, relative."""
+def measure(batch_size: int, rounds: int, **environment: str) -> dict[str, dict[str, Any]]:
+    """Seconds of each step, MiB and gradients of each way."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
-        files = {way: str(Path(folder) / way) for way in ("full", "cached")}
+        files = {way: str(Path(folder) / way) for way in WAYS}
         running = {
             way: subprocess.Popen(
                 [sys.executable, __file__, "--child", way, "--batch", str(batch_size), "--file", file],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment},
             )
             for way, file in files.items()
         }  # fmt: skip
         found: dict[str, dict[str, Any]] = {way: {"seconds": []} for way in running}
-        for _ in range(rounds + 1):
+        for _ in range(rounds):
             for way, process in running.items():
                 assert process.stdin
                 assert process.stdout
@@ -133,10 +149,35 @@ def measure(batch_size: int, rounds: int) -> dict[str, dict[str, Any]]:
         for way, process in running.items():
             process.communicate()
             found[way] |= torch.load(files[way])
-    one, other = (found[way].pop("gradients") for way in ("full", "cached"))
-    whole, chunked = (torch.cat([part.flatten() for part in parts.values()]) for parts in (one, other))
-    found["cached"]["difference"] = float((chunked - whole).norm() / whole.norm())
     return found
+
+
+def difference(found: dict[str, dict[str, Any]], way: str) -> float:
+    """Norm of the difference between this way's gradient and the whole batch's, relative to the latter's."""
+    import torch
+
+    one, other = (torch.cat([part.flatten() for part in found[of]["gradients"].values()]) for of in ("full", way))
+    return float((other - one).norm() / one.norm())
+
+
+def compared(batch_size: int, rounds: int) -> list[dict[str, Any]]:
+    """Prints a line for each way; returns the cache's ratios."""
+    timed = measure(batch_size, rounds)
+    held = measure(batch_size, 1, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
+    columns = {
+        "time": {way: statistics.median(timed[way]["seconds"][1:]) for way in WAYS},
+        "process memory": {way: timed[way]["mib"] for way in WAYS},
+        "memory held": {way: held[way]["mib"] for way in WAYS},
+    }
+    for way in WAYS:
+        values = "".join(f"{at[way]:>{WIDTH}.1f}{at[way] / at['full']:>7.2f}" for at in columns.values())
+        print(f"{batch_size:>6}{way:>8}{values}{difference(timed, way):>18.0e}")
+    ratios = {f"{name} to full": at["cached"] / at["full"] for name, at in columns.items()}
+    ratios["time to summed"] = columns["time"]["cached"] / columns["time"]["summed"]
+    return [
+        {"name": f"{name}, batch {batch_size}", "value": round(value, 3), "goal": None, "met": None}
+        for name, value in ratios.items()
+    ]
 
 
 def main() -> None:
@@ -150,18 +191,10 @@ def main() -> None:
         child(given.child, int(given.batch), given.file)
         return
     results = []
-    print(f"{'batch':>6}{'way':>9}{'s/step':>9}{'MiB':>8}{'time':>7}{'memory':>8}{'gradients differ':>18}")
+    heads = "".join(f"{name:>{WIDTH}}{'ratio':>7}" for name in ("s/step", "MiB", "held"))
+    print(f"{'batch':>6}{'way':>8}{heads}{'gradient differs':>18}")
     for batch_size in (BATCH, 2 * BATCH) if given.full else (BATCH,):
-        found = measure(batch_size, 5 if given.full else 2)
-        seconds = {way: statistics.median(facts["seconds"][1:]) for way, facts in found.items()}
-        ratios = seconds["cached"] / seconds["full"], found["cached"]["mib"] / found["full"]["mib"]
-        print(f"{batch_size:>6}{'full':>9}{seconds['full']:>9.1f}{found['full']['mib']:>8.0f}{1:>7.2f}{1:>8.3f}")
-        print(
-            f"{batch_size:>6}{'cached':>9}{seconds['cached']:>9.1f}{found['cached']['mib']:>8.0f}{ratios[0]:>7.2f}"
-            f"{ratios[1]:>8.3f}{found['cached']['difference']:>18.1e}"
-        )
-        for name, value in zip(("time", "memory"), ratios, strict=True):
-            results.append({"name": f"{name}, batch {batch_size}", "value": round(value, 3), "goal": None, "met": None})
+        results += compared(batch_size, 6 if given.full else 3)
     print(json.dumps({"benchmark": "gradient_cache", "results": results}))
 
 

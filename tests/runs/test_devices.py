@@ -149,7 +149,7 @@ def test_several_nodes_without_ddp_are_refused(train):
 
 @pytest.mark.slow
 def test_a_job_of_a_sweep_does_not_wait_for_other_nodes(train):
-    ended = train("-m", "seed=0,1", *ddp(devices=1, nodes=2), "hydra/launcher=basic")
+    ended = train("seed=0,1", *ddp(devices=1, nodes=2), "hydra/launcher=basic", "hydra.mode=MULTIRUN")
     assert ended.code == 2
     assert "trainer.num_nodes=2: a job of a sweep runs on one node" in ended.err
 
