@@ -24,3 +24,5 @@ def check_trainer(config: Mapping[str, Any]) -> None:
         )
     if trainer["devices"] != 1 and "strategy" not in trainer:
         raise ValueError(f"trainer.devices={trainer['devices']}: several devices need trainer=ddp")
+    if trainer.get("num_nodes", 1) != 1 and "strategy" not in trainer:
+        raise ValueError(f"trainer.num_nodes={trainer['num_nodes']}: several nodes need trainer=ddp")

@@ -32,6 +32,27 @@ def num_devices(config: DictConfig) -> int:
     return int(devices) if isinstance(devices, int | str) else len(devices)
 
 
+def check_nodes(config: DictConfig, *, alone: bool) -> None:
+    """Refuses to wait for nodes that nobody starts.
+
+    Args:
+        config: the run's.
+        alone: whether it is no job of a sweep.
+
+    Raises:
+        ValueError: if it has several nodes and is a job of a sweep, or nothing has started it on each of them.
+    """
+    nodes = config.trainer.get("num_nodes", 1)
+    if nodes == 1:
+        return
+    if not alone:
+        raise ValueError(f"trainer.num_nodes={nodes}: a job of a sweep runs on one node; start such runs one by one")
+    if not {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR"} & os.environ.keys():
+        raise ValueError(
+            f"trainer.num_nodes={nodes}: start this command on every node by torchrun or srun (docs/distributed.md)"
+        )
+
+
 def run_on_devices(job: Job) -> None:
     """Runs a job; on several devices by torchrun, one process each, which end with this one.
 

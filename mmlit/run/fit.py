@@ -17,9 +17,10 @@ from mmlit.results.ranks import write_ranks
 from mmlit.results.record import write_record
 from mmlit.run.job import Job
 from mmlit.run.parts import Parts, build
-from mmlit.training.announcement import announcement
+from mmlit.training.announcement import announcement, cautions
 from mmlit.training.checkpoints import DamagedCheckpointError, load_weights, read_checkpoint
 from mmlit.training.record import ranks_of, record_of
+from mmlit.training.sound import FILE_NAME as BROKEN_STEP
 from mmlit.training.thumbnails import keep_pictures
 from mmlit.training.trackers.guard import closing, report
 
@@ -48,6 +49,8 @@ def run(job: Job) -> Path:
     seed_everything(job.config.seed, workers=True, verbose=False)
     resume = job.resume_point if job.config.fit and _goes_on(job) else None
     parts = build(job)
+    if not parts.trainer.is_global_zero:  # one of a run's processes speaks
+        logging.getLogger("mmlit").setLevel(logging.WARNING)
     with closing(parts.trainer.loggers):
         cost = _read(job, parts)
         if job.config.fit and parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
@@ -90,7 +93,8 @@ def _set_aside(job: Job) -> None:
     """Removes what an earlier run of this very configuration left: a record stands for the weights beside it."""
     if job.finished:
         log.warning("%s holds a finished run of these options: it is replaced", job.directory)
-    for path in (job.directory / "result.json", *job.directory.glob("events.out.tfevents.*")):
+    left = [job.directory / name for name in ("result.json", BROKEN_STEP)]
+    for path in (*left, *job.directory.glob("events.out.tfevents.*")):
         path.unlink(missing_ok=True)
 
 
@@ -115,6 +119,9 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
             log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
+    if job.config.fit and parts.trainer.is_global_zero:
+        for line in cautions(parts.trainer, parts.data):
+            log.warning(line)
     cost = {"features_seconds": _fill(parts)} if parts.features else {}
     if not stored and not job.config.fit:
         parts.module.adopt_published()

@@ -16,10 +16,12 @@ from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
+from mmlit.training.batch_norm import check_batch_norm
 from mmlit.training.curves import Curves
 from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
+from mmlit.training.sound import SoundTraining
 from mmlit.training.status import StatusFile
 
 
@@ -62,6 +64,7 @@ def build(job: Job) -> Parts:
         evaluator=evaluator,
         optimizer=optimizer,
         schedule=schedule,
+        step=make(config.step) if config.get("step") else None,
         seed=config.seed,
         origin={
             "config": job.plain,
@@ -80,7 +83,15 @@ def build(job: Job) -> Parts:
         reading=make(config.reading),
         cache=config.paths.cache,
     )
-    return Parts(module, data, _trainer(job), make(config.features) if config.get("features") else None)
+    trainer = _trainer(job)
+    if config.fit:
+        check_batch_norm(
+            module,
+            chunked=module.step is not None,
+            devices=trainer.world_size,
+            synchronized=bool(config.trainer.get("sync_batchnorm")) and trainer.strategy.root_device.type != "cpu",
+        )
+    return Parts(module, data, trainer, make(config.features) if config.get("features") else None)
 
 
 def make(node: DictConfig, **runtime: Any) -> Any:
@@ -99,6 +110,7 @@ def _trainer(job: Job) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
     callbacks += [
+        SoundTraining(directory=job.directory),
         *watching,
         Curves(),
         StatusFile(path=job.directory / "status.json"),

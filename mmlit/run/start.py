@@ -7,7 +7,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mmlit.results.record import FILE_NAME, read_record
-from mmlit.run.devices import num_devices, run_on_devices
+from mmlit.run.devices import check_nodes, num_devices, run_on_devices
 from mmlit.run.fit import run
 from mmlit.run.job import evaluation_job, job_of
 
@@ -26,6 +26,7 @@ def start(config: DictConfig) -> float | None:
     job = job_of(config)
     if not config.fit:
         job = evaluation_job(job)
+    check_nodes(job.config, alone=HydraConfig.get().mode == RunMode.RUN)
     if HydraConfig.get().mode == RunMode.RUN:
         run(job)
     elif job.finished:

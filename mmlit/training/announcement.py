@@ -14,9 +14,22 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
     """Data, parameters, steps with their negatives, device and precision, and where results go; one line each."""
     lines = [f"data: {', '.join(_splits(trainer, data))}", f"model: {', '.join(_parameters(module))}"]
     if "train" in data.readers:
-        lines.append(f"training: {_steps(trainer, data)}")
+        lines.append(f"training: {_steps(trainer, module, data)}")
     devices = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
     return [*lines, f"device: {devices}, precision {trainer.precision}", f"results: {directory}"]
+
+
+def cautions(trainer: Trainer, data: PairsDataModule) -> list[str]:
+    """What a user may take for something else."""
+    count, own = trainer.accumulate_grad_batches, data.batch_size
+    if count == 1:
+        return []
+    batch = own * trainer.world_size
+    return [
+        f"trainer.accumulate_grad_batches={count} adds up the gradients of {count} batches, and is no larger batch: a "
+        f"pair still sees {batch - 1} negatives. A step with {count * batch - 1} negatives for each is "
+        f"data.batch_size={count * own} step=gradient_cache step.chunk_size={own}"
+    ]
 
 
 def _splits(trainer: Trainer, data: PairsDataModule) -> Iterator[str]:
@@ -44,7 +57,7 @@ def _parameters(module: RetrievalModule) -> Iterator[str]:
         yield f"{name} {total:,} parameter{'s' * (total != 1)} ({share})"
 
 
-def _steps(trainer: Trainer, data: PairsDataModule) -> str:
+def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> str:
     """Counted as the trainer will: it knows its steps only once training has begun."""
     batch, images = data.batch_size * trainer.world_size, data.readers["train"].captions.num_images
     batches = images // batch if data.drop_last else -(-images // batch)
@@ -55,4 +68,13 @@ def _steps(trainer: Trainer, data: PairsDataModule) -> str:
         told += f" (of {batches})"
     if trainer.accumulate_grad_batches > 1:
         told += f", {trainer.accumulate_grad_batches} batches to a step"
-    return f"{told}, {batch} pairs in a batch, one caption of each image: {batch - 1} negatives for each"
+    told += f", {batch} pairs in a batch"
+    if trainer.world_size > 1:
+        told += f" of {trainer.world_size} devices"
+    if module.step:
+        told += f", {module.step.chunk_size} in the towers at a time"
+    told += f", one caption of each image: {batch - 1} negatives for each"
+    rest = images % batch
+    if not data.drop_last and per_epoch == batches and rest >= trainer.world_size:
+        told += f", {rest - 1} in the last batch of an epoch"
+    return told

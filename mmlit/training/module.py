@@ -15,7 +15,8 @@ from mmlit.contracts import Alignment, Batch, Encoded, ImageEncoder, Pairs, Text
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.protocol import Split
 from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
-from mmlit.training.gathering import gather_encoded, gather_ids, global_mean
+from mmlit.training.gathering import gather_encoded, gather_ids, global_mean, same_image
+from mmlit.training.gradient_cache import GradientCache
 from mmlit.training.parameter_groups import parameter_groups
 
 #: format of what this module adds to a checkpoint
@@ -40,6 +41,7 @@ class RetrievalModule(LightningModule):
         evaluator: ranks a gallery.
         optimizer: called with parameter groups.
         schedule: called with the optimizer and `total_steps`.
+        step: how a training batch is embedded if not whole, or None.
         seed: of the draws inside losses.
         origin: plain containers that checkpoints keep: resolved configuration, choices, training data.
     """
@@ -53,18 +55,19 @@ class RetrievalModule(LightningModule):
         evaluator: Retrieval,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[..., LRScheduler],
+        step: GradientCache | None,
         seed: int,
         origin: dict[str, Any],
     ) -> None:
         super().__init__()
         self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
-        self.evaluator = evaluator
+        self.evaluator, self.step = evaluator, step
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
         self.result: RetrievalResult | None = None
         self.validation: dict[str, float] | None = None  # the last one's metrics
         self.budget = Budget(epochs=0, steps=0, pairs_seen=0)
         self.fit_start, self.seconds_before = 0.0, 0.0  # seconds: of this run before it was killed
-        self._pairs: Pairs | None = None
+        self.pairs: Pairs | None = None  # of the step in progress
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
         """Images and texts of a batch, embedded; a side that a store has encoded skips its tower."""
@@ -74,23 +77,28 @@ class RetrievalModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum over the alignment's terms of their means over the global batch."""
-        pairs = self._gathered(batch, *self.encode(batch))
+        if self.step is None:
+            embedded = self.encode(batch)
+        else:
+            embedded = self.step.encode(self.image_encoder, self.text_encoder, self.alignment, batch)
+        self.pairs = pairs = self._gathered(batch, *embedded)
         means = global_mean(self.alignment.losses(pairs))
         loss = torch.stack([mean.float() for mean in means.values()]).sum()
-        self._pairs = pairs
         self.budget = self.budget._replace(pairs_seen=self.budget.pairs_seen + len(pairs.all_text_id))
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch.image_id))
         for name, mean in means.items():
             self.log(f"train/{name}", mean.detach(), sync_dist=True, batch_size=len(batch.image_id))
+        # texts whose image another text of the global batch has, too: positives, not negatives
+        self.log("train/same_image", same_image(pairs.all_text_image_id).float(), batch_size=len(batch.image_id))
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """After each optimizer step the alignment's own state moves."""
         super().optimizer_step(*args, **kwargs)
         self.budget = self.budget._replace(steps=self.budget.steps + 1)
-        if self._pairs is not None:
-            self.alignment.after_step(self._pairs)
-            self._pairs = None
+        if self.pairs is not None:
+            self.alignment.after_step(self.pairs)
+            self.pairs = None
 
     def on_fit_start(self) -> None:
         self.fit_start = time.perf_counter()
@@ -179,6 +187,7 @@ class RetrievalModule(LightningModule):
     def _gathered(self, batch: Batch, image: Encoded, text: Encoded) -> Pairs:
         own_image, all_image, image_offset = gather_encoded(image)
         own_text, all_text, text_offset = gather_encoded(text)
+        refused = self.step.refuse(self.alignment) if self.step else None
         return Pairs(
             image=own_image,
             text=own_text,
@@ -187,8 +196,8 @@ class RetrievalModule(LightningModule):
             image_offset=image_offset,
             text_offset=text_offset,
             batch=batch,
-            encode_image=lambda pixels: self.alignment.embed_image(self.image_encoder(pixels)),
-            encode_text=lambda ids, mask: self.alignment.embed_text(self.text_encoder(ids, mask)),
+            encode_image=refused or (lambda pixels: self.alignment.embed_image(self.image_encoder(pixels))),
+            encode_text=refused or (lambda ids, mask: self.alignment.embed_text(self.text_encoder(ids, mask))),
             draw_key=self.seed * 2**32 + self.global_step,
             **gather_ids(batch),  # type: ignore[arg-type]
         )

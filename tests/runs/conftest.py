@@ -7,6 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,12 @@ def forked(arguments: list[str], *, before: Callable[[], None] = lambda: None) -
             file.seek(0)
             texts.append(file.read().decode())
         return Ended(os.waitstatus_to_exitcode(status), *texts)
+
+
+def forked_together(arguments: list[str], environments: list[dict[str, str]]) -> list[Ended]:
+    """The command once in each of these environments, all at once: processes that find each other."""
+    with ThreadPoolExecutor(len(environments)) as pool:
+        return list(pool.map(lambda own: forked(arguments, before=lambda: os.environ.update(own)), environments))
 
 
 def _child(arguments: list[str], out: int, err: int, before: Callable[[], None]) -> None:

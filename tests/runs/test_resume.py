@@ -78,12 +78,13 @@ def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, ste
     ("options", "step", "goes_on_from", "steps"),
     [
         (("+trainer.accumulate_grad_batches=2",), 2, 2, 6),
+        (("step=gradient_cache", "step.chunk_size=6"), 9, 9, 24),
         (("callbacks=[best,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"), 12, 12, 12),
     ],
-    ids=["accumulating", "stopped early"],
+    ids=["accumulating", "gradient cache", "stopped early"],
 )
 def test_special_endings_and_steps(train, tmp_path, options, step, goes_on_from, steps):
-    """Nothing accumulated is lost, and training that was stopped early is over."""
+    """Nothing accumulated is lost, chunks draw what they would have, training that was stopped early is over."""
     options = (*JOINT, "trainer.max_epochs=2" if steps == 6 else "trainer.max_epochs=4", *options)
     assert train(*options, f"paths.outputs={tmp_path}/undisturbed").code == 0
     assert train(*options, before=lambda: die_behind(step)).code == -signal.SIGKILL

@@ -1,31 +1,30 @@
-"""Two real processes against one: the gradient of the global batch, for every alignment."""
+"""Two and four real processes against one: the gradient of the global batch, for every alignment."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlit.contracts import Batch, Encoded, ImageSpec, Pairs, TextSpec
-from mmlit.training.gathering import gather, gather_encoded, gather_ids, global_mean
+from mmlit.training.gathering import gather, gather_encoded, gather_ids, global_mean, same_image
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 IMAGE = ImageSpec(dim=24, size=8, resize="squash", interpolation="bilinear")
 TEXT = TextSpec(dim=16, vocabulary_size=50, mask_id=2, special_ids=(0, 1, 2), max_length=9)
-#: rows of the two devices; uneven on purpose
-SHARES = (slice(0, 3), slice(3, 8))
+#: rows of two and of four devices; uneven on purpose
+SHARES = {2: (slice(0, 3), slice(3, 8)), 4: (slice(0, 1), slice(1, 4), slice(4, 6), slice(6, 8))}
+ALIGNMENTS = sorted(path.stem for path in (CONF / "alignment").glob("*.yaml"))
 
 
 def alignment_named(name: str) -> torch.nn.Module:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"alignment={name}"])
     torch.manual_seed(0)
-    alignment = instantiate(config.alignment, _convert_="all", image=IMAGE, text=TEXT)
+    alignment = instantiate(OmegaConf.load(CONF / "alignment" / f"{name}.yaml"), image=IMAGE, text=TEXT)
     for module in alignment.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -72,28 +71,83 @@ def gradients(name: str, rows: slice) -> dict[str, torch.Tensor]:
     return found | {"image": own_image.pooled.grad, "text": own_text.pooled.grad}
 
 
-def worker(rank: int, name: str, folder: str) -> None:
+def worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = gradients(name, SHARES[rank])
-    for key, value in found.items():
-        if key not in {"image", "text"}:  # DDP sums the gradients of parameters over devices, and halves them
-            dist.all_reduce(value)
-        value.div_(2)
-    torch.save(found, f"{folder}/{rank}.pt")
+    warnings.simplefilter("error", FutureWarning)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    found = {name: gradients(name, SHARES[world][rank]) for name in ALIGNMENTS}
+    for parts in found.values():
+        for key, value in parts.items():
+            if key not in {"image", "text"}:  # DDP sums the gradients of parameters over devices, and averages
+                dist.all_reduce(value)
+            value.div_(world)
+    torch.save(found, f"{folder}/{world}-{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "alignment").glob("*.yaml")))
-def test_two_devices_have_the_gradient_of_one(name, tmp_path):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict[int, list[dict[str, dict[str, torch.Tensor]]]]:
+    """What one process, and each of two and of four, has for every alignment."""
+    folder = tmp_path_factory.mktemp("devices")
+    alone = {name: gradients(name, slice(0, 8)) for name in ALIGNMENTS}  # first: what it imports, the others have
+    for world in SHARES:
+        mp.start_processes(worker, (world, str(folder)), nprocs=world, start_method="fork")
+    parts = {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in SHARES}
+    return {1: [alone], **parts}
+
+
+@pytest.mark.parametrize("world", SHARES)
+@pytest.mark.parametrize("name", ALIGNMENTS)
+def test_several_devices_have_the_gradient_of_one(found, name, world):
     """Traps 13 and 14: gathered with gradient, scaled once; uneven shares, an image that comes twice."""
-    mp.start_processes(worker, (name, str(tmp_path)), nprocs=2, start_method="fork")
-    one = gradients(name, slice(0, 8))
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for key, expected in one.items():
-        found = torch.cat([part[key] for part in parts]) if key in {"image", "text"} else parts[0][key]
-        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6), key
+    parts = [part[name] for part in found[world]]
+    for key, expected in found[1][0][name].items():
+        got = torch.cat([part[key] for part in parts]) if key in {"image", "text"} else parts[0][key]
+        assert (got - expected).norm() <= 1e-5 * expected.norm(), key
         assert expected.abs().max() > 0, key
+
+
+class Shapes(TorchDispatchMode):
+    """Keeps the largest number of places in which any tensor has pairs of a whole batch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.seen = batch, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.numel() % self.batch**2 == 0:
+                self.seen = max(self.seen, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ALIGNMENTS)
+def test_a_device_forms_its_rows_of_the_batch_only(name):
+    """b × B pairs of things, never B × B: neither forward nor backward."""
+    alignment, batch = alignment_named(name), 61  # a prime: sizes that it divides twice are those of all pairs
+    ids = torch.arange(batch)
+    generator = torch.Generator().manual_seed(0)
+    image, text = (
+        Encoded(torch.randn(batch, count, dim, generator=generator), torch.randn(batch, dim, generator=generator),
+                torch.ones(batch, count).bool())
+        for count, dim in ((4, IMAGE.dim), (5, TEXT.dim))
+    )  # fmt: skip
+    with Shapes(batch) as shapes:
+        image, text = alignment.embed_image(image), alignment.embed_text(text)
+        own = slice(7, 15)
+        own_image, own_text = image.take(own), text.take(own)
+        given = Batch(image, ids[own], ids[own, None], ids[own, None] > 0, text, ids[own], ids[own])
+        pairs = Pairs(
+            own_image, own_text, image, text, 7, 7, ids, ids, ids, batch=given, encode_image=lambda _: own_image,
+            encode_text=lambda *_: own_text, draw_key=3,
+        )  # fmt: skip
+        torch.cat(list(alignment.losses(pairs).values())).sum().backward()
+    assert shapes.seen == 0
+    whole = pairs._replace(image=image, text=text, image_offset=0, text_offset=0)
+    with Shapes(batch) as shapes:
+        alignment.losses(whole)
+    assert shapes.seen >= batch**2, "the test would not see it"
 
 
 def test_one_device_gathers_the_same_objects():
@@ -110,3 +164,9 @@ def test_mean_of_terms_with_different_numbers_of_rows():
     means = global_mean({"one": torch.tensor([1.0, 3.0]), "two": torch.tensor([5.0])})
     assert means["one"] == 2
     assert means["two"] == 5
+
+
+def test_texts_that_share_an_image_are_counted():
+    """Trap 8: 3 of one image, 2 of another, 1 alone."""
+    assert same_image(torch.tensor([7, 3, 7, 9, 3, 7])) == 5
+    assert same_image(torch.tensor([4])) == 0

@@ -1,0 +1,20 @@
+"""Several devices, one process each."""
+
+import inspect
+
+from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Ddp(DDPStrategy):
+    """Lightning's, without a broadcast of buffers in each forward pass.
+
+    Evaluation shares may be uneven, and a device with one batch more would wait in that broadcast for ever. Nothing
+    needs it: statistics of batch norms are synchronized or frozen, all else that is no parameter is a constant.
+    """
+
+    def __init__(self) -> None:
+        # the older name is deprecated since torch 2.13, the newer one is not known before
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        super().__init__(**{option: False})  # type: ignore[arg-type]
