@@ -25,7 +25,9 @@ class Epoch(NamedTuple):
 
 
 class Batching(Protocol):
-    """Decides what an epoch shows."""
+    """Decides what an epoch shows; `shows` says it."""
+
+    shows: str
 
     def size(self, captions: Captions) -> int:
         """R, rows of an epoch."""
@@ -41,6 +43,8 @@ class OneCaption:
         group_by_length: whether batches hold captions of like length. Less is computed for padding, but the negatives
             are other ones: not for a comparison.
     """
+
+    shows = "one caption of each image"
 
     def __init__(self, *, group_by_length: bool) -> None:
         self.group_by_length = group_by_length
@@ -67,6 +71,8 @@ class AllCaptions:
         group_by_length: as of `OneCaption`, by an image's longest caption.
     """
 
+    shows = "all captions of each image"
+
     def __init__(self, *, group_by_length: bool) -> None:
         self.group_by_length = group_by_length
 
@@ -90,6 +96,8 @@ class EachCaption:
         group_by_length: as of `OneCaption`.
         unique_images: whether a batch shows no image twice. Where one does come twice, both captions are positives.
     """
+
+    shows = "each caption once"
 
     def __init__(self, *, group_by_length: bool, unique_images: bool) -> None:
         self.group_by_length, self.unique_images = group_by_length, unique_images

@@ -59,8 +59,8 @@ def _parameters(module: RetrievalModule) -> Iterator[str]:
 
 def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> str:
     """Counted as the trainer will: it knows its steps only once training has begun."""
-    batch, images = data.batch_size * trainer.world_size, data.readers["train"].captions.num_images
-    batches = images // batch if data.drop_last else -(-images // batch)
+    batch, rows = data.batch_size * trainer.world_size, data.batching.size(data.readers["train"].captions)
+    batches = rows // batch if data.drop_last else -(-rows // batch)
     limit = trainer.limit_train_batches
     per_epoch = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     told = f"{trainer.max_epochs} epochs of {per_epoch} batches"
@@ -73,8 +73,8 @@ def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> 
         told += f" of {trainer.world_size} devices"
     if module.step:
         told += f", {module.step.chunk_size} in the towers at a time"
-    told += f", one caption of each image: {batch - 1} negatives for each"
-    rest = images % batch
+    told += f", {data.batching.shows}: {batch - 1} negatives for each"
+    rest = rows % batch
     if not data.drop_last and per_epoch == batches and rest >= trainer.world_size:
         told += f", {rest - 1} in the last batch of an epoch"
     return told
