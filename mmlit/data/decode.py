@@ -77,14 +77,14 @@ def _upright(file: bytes, pixels: Tensor) -> Tensor:
 
 
 def _resized(pixels: Tensor, spec: ImageSpec) -> Tensor:
-    """As `prepare`, on tensors."""
-    from torchvision.transforms import InterpolationMode, functional
+    """As `prepare`, on tensors; torchvision's newer transforms resize bytes without making floats of them."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
 
     size = [spec.size, spec.size]
     if spec.resize == "crop":
         size = [spec.size if spec.resize_to is None else spec.resize_to]
-    # channels last, as it was decoded, is what torch resizes quickest
-    pixels = functional.resize(pixels[None], size, InterpolationMode(spec.interpolation), antialias=True)[0]
+    pixels = functional.resize(pixels, size, InterpolationMode(spec.interpolation), antialias=True)
     return functional.center_crop(pixels, [spec.size]) if spec.resize == "crop" else pixels
 
 

@@ -51,15 +51,16 @@ class FolderPairs:
     def survey(self, split: str) -> Survey:
         """The usable pairs of a split, and every file that is none."""
         bad: list[BadRow] = []
-        files, places, texts, owner, lines = [], [], [], [], []
+        files: list[str] = []
+        places, texts, owner, lines = [], [], [], []
         for name in split_names(split):
-            for file, captions in self._pairs(self._folder(name), bad):
+            for file, found in self._pairs(self._folder(name), bad):
                 text_file = str(Path(file).with_suffix(".txt"))
-                for line, caption in captions:
+                for line, caption in found:
                     owner.append(len(files))
                     texts.append(caption)
                     lines.append(f"{text_file}: line {line}")
-                places.append(f"{text_file}: line {captions[0][0]}")
+                places.append(f"{text_file}: line {found[0][0]}")
                 files.append(file)
         if not files:
             return Survey(None, None, bad)

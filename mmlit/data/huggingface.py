@@ -91,7 +91,7 @@ class HuggingFacePairs:
             return found
         blobs = pa.chunked_array([chunk for pictures in embedded if pictures is not None for chunk in pictures.chunks])
         captions = found.captions._replace(blobs=blobs, blob=chosen[found.first])
-        return found._replace(captions=_stamped(captions, list(sets.values())))
+        return found._replace(captions=_stamped(captions, _lengths(blobs)[captions.blob], list(sets.values())))
 
     @cached_property
     def _sets(self) -> dict[str, Any]:
@@ -165,10 +165,12 @@ def _paths(column: pa.ChunkedArray, told: str) -> pa.Array:
     return strings(column.combine_chunks(), told)
 
 
-def _stamped(captions: Captions, sets: Sequence[Any]) -> Captions:
+def _lengths(blobs: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(pc.binary_length(blobs), -1).to_numpy().astype(np.int64)
+
+
+def _stamped(captions: Captions, lengths: np.ndarray, sets: Sequence[Any]) -> Captions:
     """With digests that see the pictures: the size of each; and, of the files that hold them, sizes and times."""
-    sizes = [pc.binary_length(chunk).fill_null(-1).to_numpy(zero_copy_only=False) for chunk in captions.blobs.chunks]
-    lengths = np.concatenate(sizes)[captions.blob].astype(np.int64)
     digest = sha256(captions.digest.encode() + lengths.tobytes()).hexdigest()[:16]
     files = sorted(file["filename"] for each in sets for file in each.cache_files)
     stats = [(stat.st_size, stat.st_mtime_ns) for stat in (Path(file).stat() for file in files)]

@@ -49,9 +49,8 @@ def _delimited(path: Path, columns: Columns, header: Sequence[str] | None, build
             raise ValueError(f"{path}: UTF-16; write it as UTF-8")
         raw.seek(0)
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        lines = csv.reader(file, delimiter="\t" if tabs else ",", quoting=quoting, strict=True)
-        names = list(header) if header else [_unquoted(cell).strip() for cell in next(lines, [])]
+        lines = csv.reader(file, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(file, strict=True)
+        names = list(header) if header else _first(path, lines)
         hint = "" if header else "; a file without a header: data.source.columns=[caption,image]"
         wanted = require_columns(path, columns, names, hint)
         for number, cells in _cells(lines, len(names), builder, tabs):
@@ -62,6 +61,14 @@ def _delimited(path: Path, columns: Columns, header: Sequence[str] | None, build
             if "tags" in row:
                 row["tags"] = split_tags(row["tags"])
             builder.add(number, row)
+
+
+def _first(path: Path, lines: Any) -> list[str]:
+    """The names in a file's first row."""
+    try:
+        return [_unquoted(cell).strip() for cell in next(lines, [])]
+    except csv.Error as error:
+        raise ValueError(f"{path}: line 1 is no row of a table: {error} (is a quote left open?)") from None
 
 
 def _cells(lines: Any, width: int, builder: Builder, tabs: bool) -> Iterator[tuple[int, list[str]]]:

@@ -51,10 +51,15 @@ class Rows(NamedTuple):
         new = np.full(len(self.number), -1)
         new[rows] = np.arange(len(rows))
         texts = np.flatnonzero(new[self.owner] >= 0)
-        some = {name: None if (column := getattr(self, name)) is None else column.take(pa.array(rows))
-                for name in ("image", "image_id", "split", "tags")}  # fmt: skip
+        image, image_id, split, tags = (
+            None if column is None else column.take(pa.array(rows))
+            for column in (self.image, self.image_id, self.split, self.tags)
+        )
         return self._replace(
-            **some,
+            image=image,
+            image_id=image_id,
+            split=split,
+            tags=tags,
             text=self.text.take(pa.array(texts)),
             owner=new[self.owner[texts]],
             file=self.file[rows],

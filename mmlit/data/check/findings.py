@@ -27,6 +27,9 @@ KINDS = {
     "same_caption": (False, "captions of several images"),
 }
 
+#: how an image is another split's, too
+_SHARED = {"file": "which is", "id": "whose id {} is also that of"}
+
 
 class Finding(NamedTuple):
     """`place` is file and row; `what` goes on from there. `image` and `of` number the image in its split, where known;
@@ -163,12 +166,14 @@ def _captions(name: str, split: Split) -> Iterator[Finding]:
         before = split.row(int(first[inverse[text]]), int(image[text]))
         what = f"repeats {captions.texts[text].as_py()!r} of {captions.files[image[text]].as_py()!r} ({before})"
         yield Finding("same_pair", name, split.row(text, int(image[text])), what, int(image[text]))
-    own = np.sort(first)
-    times = np.bincount(code[own], minlength=len(codes.dictionary))
-    order = own[np.unique(code[own], return_index=True)[1]]
-    for text in order[times[code[order]] > 1][np.argsort(-times[code[order]][times[code[order]] > 1], kind="stable")]:
-        what = f"says {captions.texts[text].as_py()!r}, as do captions of {times[code[text]] - 1} other images"
-        yield Finding("same_caption", name, split.row(int(text), int(image[text])), what)
+    own = np.sort(first)  # each pair once
+    told, begins, times = np.unique(code[own], return_index=True, return_counts=True)
+    several = np.flatnonzero(times > 1)
+    for number in several[np.argsort(-times[several], kind="stable")].tolist():
+        text = int(own[begins[number]])
+        caption = codes.dictionary[int(told[number])].as_py()
+        what = f"names an image that is described as {caption!r}, as are others: {times[number] - 1}"
+        yield Finding("same_caption", name, split.row(text, int(image[text])), what)
 
 
 def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding]:
@@ -182,12 +187,12 @@ def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding
         place = {key: image for image, key in enumerate(others)}
         for image, key in enumerate(own):
             if key in place:
-                twins.setdefault(image, ("shared", f"has the {what} {key!r} of", place[key]))
+                twins.setdefault(image, ("shared", _SHARED[what].format(key), place[key]))
     content = {picture.content: picture.image for picture in splits[other].pictures if not picture.error}
     for picture in splits[one].pictures:
         if not picture.error and picture.content in content:
-            twins.setdefault(picture.image, ("leak", "is equal to", content[picture.content]))
+            twins.setdefault(picture.image, ("leak", "equal to", content[picture.content]))
     for image, (kind, what, twin) in sorted(twins.items()):
-        told = f"names {here.files[image].as_py()!r}, which {what} {there.files[twin].as_py()!r} of {other}"
+        told = f"names {here.files[image].as_py()!r}, {what} {there.files[twin].as_py()!r} of {other}"
         place_there = splits[other].place(twin)
         yield Finding(kind, one, splits[one].place(image), f"{told} ({place_there})", image, (other, twin))

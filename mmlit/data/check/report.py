@@ -22,8 +22,8 @@ def as_table(checked: Checked, *, root: object) -> str:
     for kind, (wrong, heading) in KINDS.items():
         if found := [finding for finding in checked.findings if finding.kind == kind]:
             lines += ["", *_block(f"{'WRONG' if wrong else 'note'}: {heading}: {len(found):,}", found)]
-    wrong = sum(KINDS[finding.kind][0] for finding in checked.findings)
-    return "\n".join([*lines, "", f"{wrong:,} things are wrong" if wrong else "nothing is wrong"])
+    count = sum(KINDS[finding.kind][0] for finding in checked.findings)
+    return "\n".join([*lines, "", f"{count:,} things are wrong" if count else "nothing is wrong"])
 
 
 def as_dict(checked: Checked, *, root: object) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def _splits(checked: Checked) -> Iterator[str]:
         histogram = split.facts["captions_per_image"]["histogram"]
         if len(histogram) > 1:
             some = list(histogram.items())[:_SHOWN]
-            told = ", ".join(f"{count:,} images with {number}" for number, count in some)
-            yield f"{name}: {told}{', ...' if len(histogram) > _SHOWN else ''}"
+            told = ", ".join(f"{number}: {count:,}" for number, count in some)
+            yield f"{name}: images by their number of captions: {told}{', ...' if len(histogram) > _SHOWN else ''}"
 
 
 def _spread(spread: dict[str, Any]) -> str:
