@@ -144,15 +144,17 @@ def _keys(config: Any, path: str = "") -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from mmlit.data import command as data
     from mmlit.results import anchors, tuning
     from mmlit.results import command as compare
     from mmlit.results.runs import command as runs
 
     parser = argparse.ArgumentParser(prog="mmlit", description="Compare image-text alignment strategies.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    data = commands.add_parser("data", help="make data sets", description="Make data sets.")
-    kinds = data.add_subparsers(title="data sets", required=True, metavar="NAME")
-    _add_scenes(kinds.add_parser("scenes", help="render the embedded data set", description=_SCENES))
+    sets = commands.add_parser(
+        "data", help="make, fetch and check data sets", description="Make, fetch and check data sets."
+    )
+    data.add_commands(sets.add_subparsers(title="commands", required=True, metavar="NAME"))
     comparison = commands.add_parser(
         "compare",
         help="the table of finished runs",
@@ -259,31 +261,6 @@ def _evaluated(each: "Planned", number: int, total: int) -> str:
     sys.stdout.write("".join([f"{folder}\n", *(f"  {name:<28} {value:8.2f}\n" for name, value in metrics.items())]))
     sys.stdout.flush()
     return ""
-
-
-_SCENES = (
-    "Render compositional scenes with true and false captions, in the layout of COCO 2017. Deterministic for a seed."
-)
-
-
-def _add_scenes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--train", type=int, default=8192, metavar="N", help="training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=250, metavar="N", help="validation images (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=1200, metavar="N", help="test images (default: %(default)s)")
-    parser.add_argument(
-        "--size", type=int, default=32, metavar="PX", help="side of a picture in px (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random (default: %(default)s)")
-    parser.set_defaults(command=_scenes)
-
-
-def _scenes(arguments: argparse.Namespace) -> int:
-    from mmlit.data.scenes.write import write_scenes
-
-    names = ("root", "train", "val", "test", "size", "seed")
-    write_scenes(**{name: getattr(arguments, name) for name in names})
-    return 0
 
 
 if __name__ == "__main__":

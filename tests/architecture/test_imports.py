@@ -62,7 +62,7 @@ def test_frameworks_stay_in_their_rooms(path):
         assert not tops & {"hydra", "omegaconf"}
     if where == "contracts.py":
         assert not tops - set(sys.stdlib_module_names) - {"torch"}
-    if where.startswith(("results/", "jobs/", "configuration/", "data/scenes/")):
+    if where.startswith(("results/", "jobs/", "configuration/", "data/scenes/", "data/download/")):
         assert not tops & {"torch", "lightning"}
 
 

@@ -1,0 +1,1 @@
+"""Published archives are fetched, checked and unpacked, however often that is interrupted."""
