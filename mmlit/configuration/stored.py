@@ -32,7 +32,8 @@ def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, 
     config: dict[str, Any] = deepcopy(checkpoint["mmlit"]["origin"]["config"])
     if absent := [part for part in ("image_encoder", "text_encoder", "alignment", "evaluator") if not config.get(part)]:
         raise ValueError(f"checkpoint={path}: its configuration has no {', '.join(absent)}")
-    config.pop("logger", None)  # where curves went; nothing that is read from a checkpoint logs there
+    for other in ("logger", "features"):  # where curves went, and what frozen towers said: matters of another run
+        config.pop(other, None)
     require_known_targets(config, CONF, source=f"checkpoint={path}")
     for tower in ("image_encoder", "text_encoder"):
         if "weights" in config[tower]:

@@ -1,6 +1,7 @@
 """How pictures are read, and what happens when one cannot be."""
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -53,7 +54,7 @@ class Broken:
 
     def __init__(self, *, captions: Captions, reading: Reading, share: float = 1.0) -> None:
         self.captions, self.skips = captions, reading.on_error == "skip"
-        self.limit = reading.max_bad_share * captions.num_images * share
+        self.limit, self.share = reading.max_bad_share * captions.num_images * share, share
         self.told = f"{reading.max_bad_share:.3g} (reading.max_bad_share)"
         self.flags = torch.zeros(captions.num_images, dtype=torch.bool).share_memory_()
         for image in () if captions.missing is None else captions.missing.tolist():
@@ -74,8 +75,26 @@ class Broken:
         if image not in self:
             self.flags[image] = True
             log.warning("%s; another image takes its place", told)
-        if (count := int(self.flags.sum())) > self.limit:
+        self._check(self.limit, told)
+
+    def recall(self, images: Sequence[int]) -> None:
+        """Marks the pictures that could not be read when every picture of the split was, by all devices together.
+
+        Raises:
+            UnreadablePictureError: as `found`.
+        """
+        for image in images:
+            told = f"{self.captions.name(image)}: not a readable picture when it was encoded"
+            if not self.skips:
+                raise UnreadablePictureError(told)
+            if image not in self:
+                self.flags[image] = True
+                log.warning("%s; another image takes its place", told)
+            self._check(self.limit / self.share, told)
+
+    def _check(self, limit: float, last: str) -> None:
+        if (count := int(self.flags.sum())) > limit:
             raise UnreadablePictureError(
                 f"{count} of {self.captions.num_images} pictures of {self.captions.source} cannot be read, more than "
-                f"{self.told}, the last one {told}"
+                f"{self.told}, the last one {last}"
             )
