@@ -103,7 +103,7 @@ class Build:
         try:
             written = {}
             for name, array in arrays.items():
-                block = memoryview(np.ascontiguousarray(array)).cast("B")
+                block = np.ascontiguousarray(array).data.cast("B")
                 with (self.folder / name).open("r+b") as file:
                     file.seek(offsets[name])
                     file.write(block)
@@ -119,9 +119,9 @@ class Build:
         if not self.complete and self.num_finished() == self.layout.num_chunks:
             with lock_of(self.folder.parent):
                 if not self.complete:
-                    chunks = [read_json(self._marker(number)) for number in range(self.layout.num_chunks)]
-                    plan = read_json(self.folder / PLAN)
-                    write_json(self.folder / META, {**plan, "chunks": chunks})
+                    chunks = [self._read_marker(number) for number in range(self.layout.num_chunks)]
+                    if all(chunks):
+                        write_json(self.folder / META, {**read_json(self.folder / PLAN), "chunks": chunks})
         return self.complete
 
     def _prepare(self) -> None:
@@ -137,6 +137,14 @@ class Build:
                     os.posix_fallocate(file.fileno(), 0, size)
                 file.truncate(size)
         write_json(path, {"layout": layout, "facts": self.facts, "about": self.about})
+
+    def _read_marker(self, number: int) -> dict[str, Any] | None:
+        """What a finished chunk's marker says; one that a crash of the machine has damaged is removed."""
+        try:
+            return read_json(self._marker(number))
+        except ValueError:
+            self._marker(number).unlink()
+            return None
 
     def _marker(self, number: int) -> Path:
         return self.chunks / f"{number:06}.json"

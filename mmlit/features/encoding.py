@@ -50,7 +50,7 @@ def tried(task: Task, manner: Manner, items: Sequence[int]) -> Encoded:
     """What the encoder says of a few items."""
     task.encoder.to(manner.device)
     with manner.context():
-        return task.encoder(*(part.to(manner.device) for part in task.read(items)))  # type: ignore[no-any-return]
+        return task.encoder(*(part.to(manner.device) for part in task.read(items)))
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -174,8 +175,7 @@ class FeatureStores:
         return Build(self._place(side, kept is not None), layout=layout, facts=side.facts, about=about)
 
     def _encode(self, side: Side, build: Build, task: Task, manner: Manner) -> None:
-        with Progress(transient=True) as progress:
-            progress.disable = not progress.console.is_terminal
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
             bar = progress.add_task(side.what, total=build.layout.items)
             try:
                 encode(build, task, manner, tell=lambda count: progress.update(bar, completed=count))
@@ -228,7 +228,7 @@ def _tell(builds: list[tuple[Side, Build, Task]], folder: Path) -> None:
     if lacking > free:
         raise ValueError(
             f"features: {told}, of which {_gib(lacking)} are still to be written, but {_gib(free)} are free; name a "
-            "folder on another disk with paths.cache=..., or encode in every epoch with features=null"
+            "folder on another disk with paths.cache=..., or encode in every epoch with features=none"
         )
     log.info("features: encodes %s (%s free)", told, _gib(free))
 

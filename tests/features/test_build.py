@@ -47,7 +47,7 @@ def test_killed_in_the_middle_many_times(root, tmp_path, small_chunks):
     draw, markers, kills = random.Random(0), {}, 0
     for _ in range(60):
         child = building(root, tmp_path / "killed", pause=0.02)
-        time.sleep(draw.uniform(0.01, 0.1))
+        time.sleep(draw.uniform(0.03, 0.13))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         for folder in stores_in(tmp_path / "killed"):

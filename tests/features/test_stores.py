@@ -148,8 +148,9 @@ def test_every_fact_makes_another_name(root, monkeypatch):
     monkeypatch.setattr(key, "_version", lambda library: "9.9")
     assert not set(plain) & set(names())
     monkeypatch.undo()
-    monkeypatch.setattr(key.Path, "read_bytes", lambda path: b"edited")
-    assert not set(plain) & set(names())
+    with monkeypatch.context() as edited:
+        edited.setattr(key.Path, "read_bytes", lambda path: b"edited")
+        assert not set(plain) & set(names())
     assert image_facts(reader(root, encoders, decode="fast")) != image_facts(rows)
     assert manner_facts(MANNER._replace(device=torch.device("cuda")), half=False) != manner_facts(MANNER, half=False)
 
@@ -158,7 +159,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_is_encoded(root, tmp_pat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(stores.shutil, "disk_usage", lambda path: usage(100, 50, 50_000))
     with pytest.raises(
-        ValueError, match=r"60 images of train, 300 captions.*are still to be.*free.*features=null"
+        ValueError, match=r"60 images of train, 300 captions.*are still to be.*free.*features=none"
     ) as told:
         filled(root, tmp_path)
     assert "paths.cache=..." in str(told.value)

@@ -1,7 +1,6 @@
 """A store of features is used wherever it is exact, and changes no number."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def losses(folder: Path) -> list[float]:
 
 def both_ways(train, tmp_path, *options: str) -> tuple[list[float], list[float]]:
     """Losses of the first 20 steps without a store and with one."""
-    for place, more in (("plain", ["features=null"]), ("stored", [])):
+    for place, more in (("plain", ["features=none"]), ("stored", [])):
         ended = train(*options, *EVERY_STEP, *more, f"paths.outputs={tmp_path}/{place}")
         assert ended.code == 0, ended.err
         assert ("features: encodes" in ended.out) == (place == "stored")
@@ -31,14 +30,21 @@ def both_ways(train, tmp_path, *options: str) -> tuple[list[float], list[float]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
-def test_losses_are_those_of_a_run_without_a_store(train, tmp_path, alignment, precision):
-    options = [f"alignment={alignment}", *FROZEN, f"trainer.precision={precision}"]
-    plain, stored = both_ways(train, tmp_path, *options)
+def test_losses_are_those_of_a_run_without_a_store(train, tmp_path, alignment):
+    plain, stored = both_ways(train, tmp_path, f"alignment={alignment}", *FROZEN)
     assert stored == pytest.approx(plain, rel=0, abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("alignment", ["contrastive", "joint"])
+def test_losses_under_autocast_differ_by_its_rounding(train, tmp_path, alignment):
+    """What bf16 says of a caption depends on the batch that it is padded with, with a store or without one."""
+    plain, stored = both_ways(train, tmp_path, f"alignment={alignment}", *FROZEN, "trainer.precision=bf16-mixed")
+    assert stored == pytest.approx(plain, rel=0, abs=5e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("side", FROZEN)
 def test_one_side_from_a_store(train, tmp_path, side):
     """The other tower is trained, and a line says so."""
@@ -46,24 +52,22 @@ def test_one_side_from_a_store(train, tmp_path, side):
     assert stored == pytest.approx(plain, rel=0, abs=1e-5)
 
 
-def test_a_second_run_finds_the_store_and_is_the_same_run(train, tmp_path):
-    """Also without one: a store is no part of what a run is."""
+def test_other_runs_find_the_store_and_it_is_no_part_of_what_a_run_is(train, tmp_path):
     folders = set()
     for options, told in (
-        (["seed=0"], "features: encodes 96 images of train, 480 captions of train, 16 images of val"),
-        (["seed=1"], "features: images of train, captions of train, images of val"),
-        (["seed=1", "features=null"], "results: "),
-        (["seed=1", "features.half=true"], "features: encodes 96 images"),
+        ([], "features: encodes 96 images of train, 480 captions of train, 16 images of val"),
+        (["optimizer.lr=0.002"], "features: images of train, captions of train, images of val"),
+        (["optimizer.lr=0.002", "features=none"], "holds a finished run of these options"),
+        (["features.half=true"], "features: encodes 96 images"),
     ):
         ended = train(*FROZEN, "trainer.max_epochs=1", *options)
         assert ended.code == 0, ended.err
         assert told in ended.out
         folders |= {path.parent.name for path in tmp_path.rglob("result.json")}
-        (latest,) = [json.loads(p.read_text()) for p in tmp_path.rglob("result.json")][-1:]
-        assert latest["cost"]
     assert len(folders) == 3
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_replaced_alike(train, tmp_path, scenes):
     broken = tmp_path / "broken"
     shutil.copytree(scenes, broken)
@@ -76,6 +80,7 @@ def test_broken_pictures_are_replaced_alike(train, tmp_path, scenes):
     assert stored == pytest.approx(plain, rel=0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_evaluation_finds_what_training_kept(train, tmp_path):
     assert train(*FROZEN, "trainer.max_epochs=1").code == 0
     (path,) = tmp_path.rglob("*.ckpt")
