@@ -9,6 +9,7 @@ it, and how fast random batches are read. Fifteen epochs of four alignments with
 import argparse
 import itertools
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -114,6 +115,7 @@ def prepared(root: Path, *options: str) -> Parts:
             return_hydra_config=True,
         )  # fmt: skip
     job = job_of(config)
+    job.directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)  # the same random towers in every run
     parts = build(job)
     fit._read(job, parts)
@@ -216,6 +218,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="training images (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of passes and builds (default: %(default)s)")
     chosen = parser.parse_args()
+    logging.getLogger("mmlit").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         data_set(root, chosen.photos, chosen.images)
