@@ -2,8 +2,8 @@
 
 `python benchmarks/input_pipeline.py` writes 640 × 480 JPEGs with photographic statistics (`--photos DIR` takes those of
 a folder instead), and alternates open_clip's CsvDataset with its evaluation transform, mmlit from the same files, and
-both from shards or files shrunk to a shorter side of 256 px (quality 90, as the photographs), in one process on one thread. A batch is ready when it is
-normalized floats; mmlit does that for the whole batch. Then both with 0, 1 and 2 workers.
+both from shards or files shrunk to a shorter side of 256 px (quality 90, as the photographs), in one process on one
+thread; then with 1 and 2 workers. A batch is ready when it is normalized floats; mmlit does that for the whole batch.
 """
 
 import argparse
@@ -22,7 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import open_clip
 import torch
-from mmlit.data.shards import Shards
 from open_clip_train.data import CsvDataset
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -32,6 +31,7 @@ from mmlit.data.batching import OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule, Source
 from mmlit.data.reading import Reading
+from mmlit.data.shards import Shards
 from mmlit.text_encoders.tiny import TinyTextEncoder
 
 SIZE, BATCH = 224, 64

@@ -145,6 +145,7 @@ def _keys(config: Any, path: str = "") -> Iterator[str]:
 
 def _parser() -> argparse.ArgumentParser:
     from mmlit.data import command as data
+    from mmlit.features import command as features
     from mmlit.results import anchors, tuning
     from mmlit.results import command as compare
     from mmlit.results.runs import command as runs
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, module, about in (
         ("anchors", anchors, "published figures, and how far a run lies from them"),
         ("tuned", tuning, "what a tuning sweep found for each strategy"),
+        ("features", features, "list, check and remove what frozen encoders said, which runs keep for one another"),
         ("runs", runs, "find runs, show and compare them, remove the losers' checkpoints"),
     ):
         command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")

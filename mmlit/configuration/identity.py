@@ -7,8 +7,14 @@ from typing import Any
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """12 hex digits of a resolved configuration: the same options are the same run, whoever watches it where."""
-    kept = {key: value for key, value in config.items() if key not in ("paths", "logger", "resume_minutes")}
+    """12 hex digits of a resolved configuration: the same options are the same run, whoever watches it where.
+
+    A store of features changes no result unless it is asked for half the precision.
+    """
+    left_out = ("paths", "logger", "resume_minutes", "features")
+    kept = {key: value for key, value in config.items() if key not in left_out}
+    if (config.get("features") or {}).get("half"):
+        kept["features"] = {"half": True}
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -32,7 +32,8 @@ def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, 
     config: dict[str, Any] = deepcopy(checkpoint["mmlit"]["origin"]["config"])
     if absent := [part for part in ("image_encoder", "text_encoder", "alignment", "evaluator") if not config.get(part)]:
         raise ValueError(f"checkpoint={path}: its configuration has no {', '.join(absent)}")
-    for part in ("logger", "trainer"):  # where curves went, on which devices: nothing that is read from a checkpoint
+    # where curves went, on which devices, what frozen towers said: nothing that is read from a checkpoint
+    for part in ("logger", "trainer", "features"):
         config.pop(part, None)
     require_known_targets(config, CONF, source=f"checkpoint={path}")
     for tower in ("image_encoder", "text_encoder"):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mmlit.contracts import ImageSpec
 
+#: another one where pixels have changed: stores of features are known by it
+VERSION = 1
 #: a strip longer than this many times its width is cut before it is resized: whole, it would need gigabytes
 _LONGEST = 16
 _JPEG = b"\xff\xd8\xff"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmlit.contracts import Batch, Encoded, ImageSpec, uniform
 from mmlit.data.captions import Captions
-from mmlit.data.decode import decode
+from mmlit.data.decode import VERSION, decode
 from mmlit.data.reading import Broken, Reading
 from mmlit.data.sampling import Row
 from mmlit.data.token_table import TokenTable
@@ -38,6 +38,7 @@ class BatchReader:
     Attributes:
         image_store: encoded images by number, or None.
         text_store: encoded texts by number, or None.
+        decoding: how files become pixels; where it differs, so do they.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class BatchReader:
     ) -> None:
         self.captions, self.tokens, self.spec = captions, tokens, spec
         self.exact = reading.decode == "exact"
+        self.decoding = f"{reading.decode} {VERSION}"
         self.broken = Broken(captions=captions, reading=reading, world_size=world_size)
         self.image_store: Store | None = None
         self.text_store: Store | None = None

@@ -1,6 +1,7 @@
 """How pictures are read, and what happens when one cannot be."""
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -57,7 +58,7 @@ class Broken:
         self.told = f"{reading.max_bad_share:.3g} (reading.max_bad_share)"
         self.flags = torch.zeros(captions.num_images, dtype=torch.bool).share_memory_()
         missing = [] if captions.missing is None else captions.missing.tolist()
-        self.missing = len(missing)
+        self.known = len(missing)  # to every device
         for image in missing:
             self.found(image, "no such file")
 
@@ -76,9 +77,29 @@ class Broken:
         if image not in self:
             self.flags[image] = True
             log.warning("%s; another image takes its place", told)
-        found = max(0, int(self.flags.sum()) - self.missing)
-        if (count := int(self.flags.sum()) + found * (self.world_size - 1)) > self.limit:
+        self._check(told)
+
+    def recall(self, images: Sequence[int]) -> None:
+        """Marks the pictures that could not be read when every picture of the split was, by all devices together.
+
+        Raises:
+            UnreadablePictureError: as `found`.
+        """
+        for image in images:
+            told = f"{self.captions.name(image)}: not a readable picture when it was encoded"
+            if not self.skips:
+                raise UnreadablePictureError(told)
+            if image not in self:
+                self.flags[image] = True
+                self.known += 1
+                log.warning("%s; another image takes its place", told)
+            self._check(told)
+
+    def _check(self, last: str) -> None:
+        marked = int(self.flags.sum())
+        found = max(0, marked - self.known)
+        if (count := min(marked, self.known) + found * self.world_size) > self.limit:
             raise UnreadablePictureError(
                 f"{count} of {self.captions.num_images} pictures of {self.captions.source} cannot be read, more than "
-                f"{self.told}, the last one {told}"
+                f"{self.told}, the last one {last}"
             )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmlit.results.schema import Record
 
-NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes"})
+NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes", "features"})
 """Top-level parts of the config, and axes of choice, that do not make a row."""
 
 NOT_COMPARED_ANYWHERE = frozenset(
@@ -61,6 +61,8 @@ def identity(record: Record) -> Identity:
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
     if trials(record) is None:
         config.pop(TRIALS, None)
+    if (record.config.get("features") or {}).get("half"):
+        config["features"] = {"half": True}  # all else about a store of features changes no number
     if record.config.get("fit") is False and config.get("checkpoint"):
         config["checkpoint"] = Path(config["checkpoint"]).name  # its folder is the seed's own
     settings: dict[str, str] = {}

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mmlit.configuration.binding import problems
 from mmlit.configuration.identity import config_hash
 from mmlit.evaluation.retrieval import RetrievalResult
+from mmlit.features.key import Manner
 from mmlit.jobs.claim import claimed
 from mmlit.results.pictures import file_name
 from mmlit.results.ranks import write_ranks
@@ -122,7 +123,7 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
     if job.config.fit and parts.trainer.is_global_zero:
         for line in cautions(parts.trainer, parts.data):
             log.warning(line)
-    cost = {"features_seconds": _fill(parts)} if parts.features else {}
+    cost = _fill(parts) if parts.features else {}
     if not stored and not job.config.fit:
         parts.module.adopt_published()
         cost["fit_seconds"] = 0.0
@@ -136,16 +137,20 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
     return cost
 
 
-def _fill(parts: Parts) -> float:
+def _fill(parts: Parts) -> dict[str, float]:
     start = time.perf_counter()
-    parts.features.fill(
+    used = parts.features.fill(
         parts.data.readers,
-        parts.module.image_encoder,
-        parts.module.text_encoder,
+        {"image_encoder": parts.module.image_encoder, "text_encoder": parts.module.text_encoder},
         tokens=parts.module.alignment.needs_tokens,
-        device=parts.trainer.strategy.root_device,
+        manner=Manner(
+            device=parts.trainer.strategy.root_device,
+            precision=str(parts.trainer.precision),
+            context=parts.trainer.precision_plugin.forward_context,
+            num_workers=parts.data.num_workers,
+        ),
     )
-    return time.perf_counter() - start
+    return {"features_seconds": time.perf_counter() - start} if used else {}
 
 
 def _fit(parts: Parts, *, resume: Path | None) -> float:

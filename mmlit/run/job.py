@@ -15,6 +15,7 @@ from mmlit.training.resume import FILE_NAME as RESUME_NAME
 #: what a checkpoint's own configuration does not decide
 _OF_THIS_RUN = {
     *("fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks", "resume_minutes", "batching", "reading"),
+    "features",
 }
 
 

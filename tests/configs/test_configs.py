@@ -155,6 +155,8 @@ def test_identity_ignores_where_and_sees_what():
     other = composed("seed=1")
     assert config_hash(config) == config_hash(elsewhere)
     assert config_hash(config) != config_hash(other)
+    assert config_hash(config) == config_hash(composed("features=none"))
+    assert config_hash(config) != config_hash(composed("features.half=true"))
     choices = {"data": "scenes", "alignment": "joint"}
     assert run_name(choices, config) != run_name(choices, other)
     assert "=" not in run_name(choices, config)
@@ -168,10 +170,11 @@ def test_targets_walks_nested_nodes():
     }
 
 
-def test_a_checkpoint_of_before_may_name_loggers_that_are_gone():
-    """Nothing that is read from a checkpoint logs there: their classes are neither called nor refused."""
+def test_a_checkpoint_of_before_may_name_loggers_and_stores_that_are_gone():
+    """Nothing that is read from a checkpoint logs or keeps there: their classes are neither called nor refused."""
     config = composed()
     config["logger"] = {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "", "version": ""}}
+    config["features"] = {"_target_": "mmlit.features.memory.MemoryFeatures", "limit_gib": 16.0, "folder": None}
     found = stored_config({"mmlit": {"origin": {"config": config}}}, path="x.ckpt")
-    assert "logger" not in found
+    assert not {"logger", "features"} & set(found)
     assert found["alignment"] == config["alignment"]

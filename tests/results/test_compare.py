@@ -99,11 +99,14 @@ def test_machine_matters_make_no_row(make_run: MakeRun, tmp_path: Path) -> None:
     def elsewhere(record: dict[str, Any]) -> None:
         record["config"]["data"] |= {"root": "/elsewhere/scenes", "num_workers": 16}
         record["config"]["logger"] = {"_target_": "wandb"}
-        record["choices"] |= {"logger": "wandb", "hydra/launcher": "joblib"}
+        record["config"]["features"] = {"_target_": "store", "half": False}
+        record["choices"] |= {"logger": "wandb", "hydra/launcher": "joblib", "features": "store"}
 
     make_run("b", seed=1, change=elsewhere)
     (row,) = compare([tmp_path]).rows
     assert row.seeds == (0, 1)
+    make_run("c", change=lambda record: record["config"].update(features={"half": True}))
+    assert len(compare([tmp_path]).rows) == 2
 
 
 def test_settings_do_make_a_row(make_run: MakeRun, tmp_path: Path) -> None:

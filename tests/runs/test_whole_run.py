@@ -147,19 +147,6 @@ def test_early_stopping_is_an_option(train, tmp_path):
     assert record(tmp_path / "outputs")[1]["budget"]["epochs"] == 2
 
 
-@pytest.mark.parametrize("alignment", ["contrastive", "cross_attention"])
-def test_features_in_memory_change_no_number(train, tmp_path, alignment):
-    """Frozen towers encode once; the same batches, the same losses."""
-    frozen = [f"alignment={alignment}", "image_encoder.freeze=true", "text_encoder.freeze=true"]
-    assert train(*frozen, f"paths.outputs={tmp_path}/plain").code == 0
-    ended = train(*frozen, "features=memory", f"paths.outputs={tmp_path}/stored")
-    assert ended.code == 0, ended.err
-    plain, stored = (record(tmp_path / place)[1] for place in ("plain", "stored"))
-    assert plain["parameters"]["trainable"] < plain["parameters"]["total"]
-    for name, value in plain["metrics"].items():
-        assert stored["metrics"][name] == pytest.approx(value, abs=2.0), name
-
-
 def test_frozen_towers_do_not_move_in_a_run(train, tmp_path):
     """Trap 22."""
     assert train("image_encoder.freeze=true", "trainer.max_epochs=2").code == 0

@@ -34,7 +34,7 @@ WRONG = [
     (["callbacks=[early_stopping]"], "callbacks must hold best or last"),
     (["trainer.devices=2"], "several devices need trainer=ddp"),
     (["seed=-1"], "seed: must be >= 0, got -1"),
-    (["features=memory"], "features=memory keeps the outputs of frozen encoders"),
+    (["features=memory"], "features=memory: no such choice; there are: none, store"),
     (["data.root=nowhere"], "data.root=nowhere is no folder; make it with: mmlit data scenes --root nowhere"),
     (["split=tset"], "split 'tset'"),
     (["split=val"], "split=val is what training or selection uses"),

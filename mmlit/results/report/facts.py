@@ -11,7 +11,7 @@ from mmlit.results.rows import Group
 from mmlit.results.schema import Record
 
 _CHOICES = Path(__file__).resolve().parents[3] / "conf" / FIRST_AXIS
-_SHARED_AXES = ("data", "image_encoder", "text_encoder", "optimizer", "schedule", "features")
+_SHARED_AXES = ("data", "image_encoder", "text_encoder", "optimizer", "schedule")
 _VERSIONS = ("python", "torch", "lightning", "transformers", "mmlit", "platform", "device", "threads")
 
 

@@ -1,0 +1,172 @@
+"""Kills, rivals and damage: a store is complete and right, or not there."""
+
+import json
+import os
+import random
+import signal
+import time
+import traceback
+
+import pytest
+import torch
+from features.towers import MANNER, TellingEncoder, filled, reader, stores_in, towers
+from filelock import FileLock
+
+from mmlit.cli import main
+from mmlit.features.layout import CHUNKS
+from mmlit.features.stores import FeatureStores
+
+
+def building(root, folder, *, pause: float, told=None) -> int:
+    """A process that builds, waiting before each batch of pictures but those that are tried; its id."""
+    encoders = towers()
+    rows = reader(root, encoders)  # here, so that the process begins to build at once
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        TellingEncoder.told = told
+        TellingEncoder.before = staticmethod(lambda pixels: time.sleep(pause if len(pixels) > 2 else 0))
+        FeatureStores(folder=str(folder), half=False).fill({"train": rows}, encoders, tokens=True, manner=MANNER)
+        code = 0
+    except BaseException:  # noqa: BLE001  (the child must end here)
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def images_of(folder):
+    return next(path for path in stores_in(folder) if path.name.startswith("images"))
+
+
+def test_killed_in_the_middle_many_times(root, tmp_path, small_chunks):
+    """Finished chunks are kept and never encoded again; half-written ones are not read."""
+    filled(root, tmp_path / "whole")
+    draw, markers, kills = random.Random(0), {}, 0
+    for _ in range(60):
+        child = building(root, tmp_path / "killed", pause=0.02)
+        time.sleep(draw.uniform(0.03, 0.13))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        for folder in stores_in(tmp_path / "killed"):
+            assert not (folder / "meta.json").exists() or json.loads((folder / "meta.json").read_text())["chunks"]
+            now = {path: path.stat().st_mtime_ns for path in (folder / CHUNKS).glob("*.json")}
+            kept = {path: when for path, when in markers.items() if path.parent.parent == folder}
+            if (folder / CHUNKS).exists():
+                assert kept.items() <= now.items()
+            markers |= now
+        if os.WIFEXITED(status):
+            break
+        kills += 1
+    assert kills >= 3
+    filled(root, tmp_path / "killed")
+    for one, other in zip(stores_in(tmp_path / "whole"), stores_in(tmp_path / "killed"), strict=True):
+        for name in ("pooled", "tokens"):
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_processes_that_want_the_same_share_the_work(root, tmp_path, small_chunks):
+    """None of 60 pictures is encoded twice, but for those that each process tries before it begins."""
+    told = tmp_path / "told"
+    children = [building(root, tmp_path, pause=0.03, told=told) for _ in range(3)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    lines = told.read_text().split()
+    assert sorted(map(len, lines)) == [*(len(line) for line in lines if len(line) == 2), 4, *[8] * 7]
+    assert sum(len(line) for line in lines if len(line) > 2) == 60
+    assert {path.name for path in images_of(tmp_path).iterdir()} == {"pooled", "tokens", "plan.json", "meta.json"}
+
+
+def test_what_a_dead_process_had_claimed_is_taken_over(root, tmp_path, small_chunks):
+    first = building(root, tmp_path, pause=60)
+    while not list(tmp_path.glob("features/*/chunks/0*.lock")):
+        time.sleep(0.01)
+    second = building(root, tmp_path, pause=0)
+    time.sleep(0.3)
+    assert not (images_of(tmp_path) / "meta.json").exists()
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    assert os.waitpid(second, 0)[1] == 0
+    assert (images_of(tmp_path) / "meta.json").exists()
+
+
+def test_a_damaged_chunk_is_found_and_removed_by_name(root, tmp_path, small_chunks, capsys):
+    filled(root, tmp_path)
+    assert main(["features", "verify", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(": sound") == 2
+    store = images_of(tmp_path)
+    with (store / "tokens").open("r+b") as file:
+        file.seek(20 * 16 * 32 * 4 + 5)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    assert main(["features", "verify", "--folder", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert f"{store.name}: damaged\n  tokens of items 16 to 23 (bytes" in out
+    assert "captions" in out
+    assert out.count("damaged") == 1
+    assert "1 damaged" in err
+    assert main(["features", "remove", store.name, "--folder", str(tmp_path)]) == 0
+    assert not store.exists()
+    assert len(stores_in(tmp_path)) == 1
+
+
+def test_a_file_that_was_cut_is_not_read(root, tmp_path, capsys):
+    filled(root, tmp_path)
+    store = images_of(tmp_path)
+    os.truncate(store / "pooled", 100)
+    with pytest.raises(
+        ValueError, match=f"pooled has 100 bytes in place of 7,680; remove it: mmlit features remove {store.name}"
+    ):
+        filled(root, tmp_path)
+    assert main(["features", "verify", store.name, "--folder", str(tmp_path)]) == 2
+    assert "has 100 bytes" in capsys.readouterr().out
+
+
+def test_the_list_says_what_lies_there(root, tmp_path, capsys):
+    filled(root, tmp_path, half=True)
+    assert main(["features", "list", "--folder", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("images-")]
+    for word in ("60 images of train", "TellingEncoder", "32-true on cpu, exact, kept in fp16", "complete", "0.1 MiB"):
+        assert word in line
+    assert main(["features", "list", "--json", "--folder", str(tmp_path)]) == 0
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"complete"}
+
+
+def test_a_store_that_is_being_built_is_not_removed(root, tmp_path, small_chunks, capsys):
+    child = building(root, tmp_path, pause=0.3)
+    while not list(tmp_path.glob("features/*/chunks/0*.lock")):
+        time.sleep(0.01)
+    store = stores_in(tmp_path)[0]
+    with pytest.raises(SystemExit):
+        main(["features", "remove", store.name, "--folder", str(tmp_path)])
+    assert "is being built; wait for that run or stop it" in capsys.readouterr().err
+    main(["features", "list", "--folder", str(tmp_path)])
+    assert "being built, 0 of" in capsys.readouterr().out
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert main(["features", "remove", store.name, "--folder", str(tmp_path)]) == 0
+
+
+def test_wrong_names_and_folders_are_told(tmp_path, capsys):
+    for words, told in (
+        (["list", "--folder", str(tmp_path / "none")], "is not a directory: name the runs' paths.cache with --folder"),
+        (["remove", "../x", "--folder", str(tmp_path)], "holds no ../x; see mmlit features list"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["features", *words])
+        assert told in capsys.readouterr().err
+    assert main(["features", "list", "--folder", str(tmp_path)]) == 0
+    assert "holds no store" in capsys.readouterr().out
+
+
+def test_locks_end_with_their_process(tmp_path):
+    """What all of this stands on."""
+    if not (child := os.fork()):
+        FileLock(tmp_path / "x.lock").acquire()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with FileLock(tmp_path / "x.lock", timeout=0):
+        pass
