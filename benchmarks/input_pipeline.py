@@ -82,8 +82,8 @@ def shrink(root: Path, names: list[str]) -> None:
     """Shards of 256 px, written by the project's own command, and the same pictures as files for open_clip."""
     command = [
         sys.executable, "-m", "mmlit.cli", "data", "shards", "--out", str(root / "shards"), "--split", "train",
-        "--shorter-side", "256", "--quality", "90", "data=coco2017", f"data.root={root}", "data.source.annotations='{split}.json'",
-        "data.source.images='{split}'",
+        "--shorter-side", "256", "--quality", "90", "data=coco2017",
+        f"data.root={root}", "data.source.annotations='{split}.json'", "data.source.images='{split}'",
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (root / "small").mkdir()
