@@ -55,7 +55,7 @@ class OneCaption:
 
     def epoch(self, captions: Captions, lengths: np.ndarray, *, batch: int, seed: int, number: int) -> Epoch:
         """See `Batching.epoch`."""
-        draws = uniform(seed, number, torch.from_numpy(captions.image_id)).numpy()
+        draws = uniform(seed, number, torch.tensor(captions.image_id)).numpy()
         counts = np.diff(captions.first)
         text = captions.first[:-1] + (draws * counts).astype(np.int64)
         order = shuffled_images(captions, seed, number)
