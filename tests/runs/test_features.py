@@ -37,11 +37,10 @@ def test_losses_are_those_of_a_run_without_a_store(train, tmp_path, alignment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alignment", ["contrastive", "cross_attention"])
-def test_losses_under_autocast_differ_by_its_rounding(train, tmp_path, alignment):
-    """What bf16 says of a caption depends on the batch that it is padded with, with a store or without one."""
-    plain, stored = both_ways(train, tmp_path, f"alignment={alignment}", *FROZEN, "trainer.precision=bf16-mixed")
-    assert stored == pytest.approx(plain, rel=0, abs=5e-3)
+def test_losses_under_autocast_are_the_same_for_only_pictures_are_stored(train, tmp_path):
+    """What bf16 says of a caption depends on the batch that it is padded with, so captions are encoded as they come."""
+    plain, stored = both_ways(train, tmp_path, "alignment=cross_attention", *FROZEN, "trainer.precision=bf16-mixed")
+    assert stored == pytest.approx(plain, rel=0, abs=1e-5)
 
 
 @pytest.mark.slow
