@@ -101,7 +101,9 @@ def test_the_published_counts() -> None:
     assert eccv.fingerprint() != cxc.fingerprint() == read("cxc").fingerprint()
 
 
-@pytest.mark.parametrize("embeddings", [planted, random, coarse_steps])
+@pytest.mark.parametrize(
+    "embeddings", [planted, *(pytest.param(each, marks=pytest.mark.slow) for each in (random, coarse_steps))]
+)
 def test_eccv_caption_equals_the_published_code(embeddings: Any) -> None:
     """Full rankings of the whole gallery of 5,000 × 25,000, every query; also where scores tie (trap 1)."""
     gal, truth = embeddings(gallery(5000)), read("eccv")

@@ -41,6 +41,7 @@ def images_of(folder):
     return next(path for path in stores_in(folder) if path.name.startswith("images"))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_many_times(root, tmp_path, small_chunks):
     """Finished chunks are kept and never encoded again; half-written ones are not read."""
     filled(root, tmp_path / "whole")

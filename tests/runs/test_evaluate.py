@@ -206,6 +206,7 @@ def test_a_dual_encoder_has_no_curve(run, capsys):
     assert "Contrastive has no cheap score to find candidates with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_table_of_evaluations_has_seeds_and_tests(train, tmp_path):
     """What docs/evaluation.md says of differences on other data."""
     for seed in (0, 1):

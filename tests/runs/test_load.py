@@ -93,6 +93,7 @@ def test_wrong_arguments_are_refused(checkpoint):
         model.score(["a.jpg"], model.encode_texts(["a"]))
 
 
+@pytest.mark.slow
 def test_a_tower_is_found_from_another_folder_than_that_of_the_training(scenes, tmp_path, monkeypatch):
     """In a process of its own: tokenizers that have worked do not survive a fork."""
     publish(tmp_path / "towers" / "bert", "bert")

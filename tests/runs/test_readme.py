@@ -17,7 +17,9 @@ COMMANDS = [
     if page.name != "walkthroughs.md"  # it has a test of its own
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
-    if line.strip() and (page.name != "coco.md" or line.startswith("python"))  # its other commands fetch and unpack
+    if line.strip() and not line.startswith("#")
+    # other commands of these pages fetch, install and unpack
+    if page.name not in ("coco.md", "data.md") or line.startswith(("python", "mmlit"))
 ]
 
 

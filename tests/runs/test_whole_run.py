@@ -119,6 +119,7 @@ def test_a_checkpoint_evaluates_on_another_split_and_folder(train, tmp_path, sce
     assert evaluated["gallery"]["images"] == 16
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_numbers(train, tmp_path):
     for place in ("a", "b"):
         assert train("alignment=joint", f"paths.outputs={tmp_path}/{place}").code == 0
@@ -227,7 +228,10 @@ def test_what_is_limited_is_said(train):
     assert "report on 24 images with 120 captions (test, limited to 2 batches)" in said
 
 
-@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@pytest.mark.parametrize(
+    "alignment",
+    [name if name == "contrastive" else pytest.param(name, marks=pytest.mark.slow) for name in ALIGNMENTS],
+)
 def test_debug_overfits_one_batch(train, tmp_path, alignment):
     """The loss ends well below where it began, and below that of guessing."""
     ended = train("experiment=debug", f"alignment={alignment}", "data.batch_size=16", "trainer.max_epochs=60")
