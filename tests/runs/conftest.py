@@ -44,7 +44,8 @@ def train(tmp_path, monkeypatch, scenes):
 
     def run(*overrides: str, small: bool = True, before: Callable[[], None] = lambda: None) -> Ended:
         defaults = [
-            f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache", "trainer.enable_progress_bar=false", "hydra.verbose=false",
+            f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache",
+            "trainer.enable_progress_bar=false", "hydra.verbose=false",
         ]  # fmt: skip
         if small:
             defaults += [
