@@ -119,7 +119,7 @@ def ours(root: Path, source: Callable[..., Source], workers: int, decode: str = 
         batching=OneCaption(group_by_length=False), reading=Reading(decode=decode, on_error="raise", max_bad_share=0.0),
     )  # fmt: skip
     data.setup("fit")
-    return ((batch.image * (1 / (255 * STD))).sub_(MEAN / STD) for batch in data.train_dataloader())
+    return (batch.image.float().sub_(255 * MEAN).mul_(1 / (255 * STD)) for batch in data.train_dataloader())
 
 
 def rate(batches: Iterable[torch.Tensor]) -> float:
