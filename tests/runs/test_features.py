@@ -94,5 +94,5 @@ def test_two_devices_share_one_store(train, tmp_path):
     options = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=8", *FROZEN)
     plain, stored = both_ways(train, tmp_path, *options)
     assert stored == pytest.approx(plain, rel=0, abs=1e-5)
-    stores = [path for path in (tmp_path / "outputs" / "cache" / "features").iterdir() if path.is_dir()]
+    stores = [path for path in (tmp_path / "cache" / "features").iterdir() if path.is_dir()]
     assert len(stores) == 6
