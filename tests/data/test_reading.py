@@ -12,6 +12,7 @@ from mmlit.contracts import ImageSpec
 from mmlit.data.batching import AllCaptions, OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.decode import decode
 from mmlit.data.reading import Reading, UnreadablePictureError
 
 IMAGES = 40
@@ -173,3 +174,12 @@ def test_black_pictures_keep_the_numbers_of_a_store_in_order(root):
     pixels = data(root).readers["train"].pixels([0, 1, 2])
     assert not pixels[1].any()
     assert np.all([bool(pixels[place].any()) for place in (0, 2)])
+
+
+def test_training_shows_pictures_as_they_are(root):
+    """Trap 23: what is left of something stays left of it, for captions say so."""
+    made = data(root, reading=Reading(decode="exact", on_error="raise", max_bad_share=0.0))
+    (batch, *_) = epoch(made)
+    for image, pixels in zip(batch.image_id.tolist(), batch.image, strict=True):
+        file = (root / "train" / f"{image}.jpg").read_bytes()
+        assert torch.equal(pixels, decode(file, made.image, exact=True))
