@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from mmlit.jobs.claim import claimed
 from mmlit.results.atomic import write_atomically
 from mmlit.run.fit import run
 from mmlit.run.job import Job
@@ -58,6 +59,7 @@ def run_on_devices(job: Job) -> None:
 
     Raises:
         ValueError: as `run`; with torchrun, what the process that failed first said.
+        ClaimedError: if another process works on it.
     """
     if (count := num_devices(job.config)) == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         run(job)
@@ -66,12 +68,15 @@ def run_on_devices(job: Job) -> None:
     from torch.distributed.run import main as torchrun
 
     content = {"config": job.plain, "choices": job.choices, "overrides": job.overrides, "launch": job.launch}
-    path = write_atomically(job.directory / FILE_NAME, json.dumps(content, indent=2).encode())
-    try:
-        torchrun(["--standalone", f"--nproc-per-node={count}", "--module", "mmlit.run.worker", str(path)])
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        raise ValueError(_last_line(failure.message)) from None
+    with claimed(job.directory):
+        if job.finished and not job.again:
+            return
+        path = write_atomically(job.directory / FILE_NAME, json.dumps(content, indent=2).encode())
+        try:
+            torchrun(["--standalone", f"--nproc-per-node={count}", "--module", "mmlit.run.worker", str(path)])
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            raise ValueError(_last_line(failure.message)) from None
 
 
 def read_job(path: Path) -> Job:

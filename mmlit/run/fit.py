@@ -54,9 +54,11 @@ def run(job: Job) -> Path:
         logging.getLogger("mmlit").setLevel(logging.WARNING)
     with closing(parts.trainer.loggers):
         cost = _read(job, parts)
-        if job.config.fit and parts.trainer.is_global_zero:  # the first of a run's processes speaks for all
+        # the first of a run's processes speaks for all, unless who started them does
+        if job.config.fit and parts.trainer.is_global_zero and job.folder is None:
             with claimed(job.directory):
-                _run(job, parts, cost, resume)
+                if job.again or not job.finished:  # which another sweep may have done since this one looked
+                    _run(job, parts, cost, resume)
         else:
             job.directory.mkdir(parents=True, exist_ok=True)
             _run(job, parts, cost, resume)

@@ -22,7 +22,8 @@ _OF_THIS_RUN = {
 class Job(NamedTuple):
     """One run: resolved configuration, the choice made on each axis, what the user typed; a folder if not its own.
 
-    `launch` names the configuration file that the overrides stand on, and the folders given for it.
+    `launch` names the configuration file that the overrides stand on, and the folders given for it. `again` says
+    whether a finished run of this very configuration is replaced, or kept as it is.
     """
 
     config: DictConfig
@@ -30,6 +31,7 @@ class Job(NamedTuple):
     overrides: list[str]
     folder: Path | None = None
     launch: dict[str, Any] | None = None
+    again: bool = True
 
     @property
     def plain(self) -> dict[str, Any]:

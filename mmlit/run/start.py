@@ -37,7 +37,7 @@ def start(config: DictConfig) -> float | None:
             "several devices would train different settings together; take hydra/launcher=processes"
         )
     else:
-        run_on_devices(job)
+        run_on_devices(job._replace(again=False))
     if not job.finished:  # another of the run's processes writes the record
         return None
     validation = read_record(job.directory / FILE_NAME).validation

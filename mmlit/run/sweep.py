@@ -135,6 +135,6 @@ def _run_alone(job: Job, share: Share, place: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
     try:
-        run_on_devices(job)
+        run_on_devices(job._replace(again=False))
     except InstantiationException as error:  # its last line, which the sweep will show, says only where
         raise ValueError(str(error.__cause__ or error)) from error

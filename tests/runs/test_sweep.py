@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmlit.run import fit
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -115,6 +117,30 @@ def test_two_sweeps_at_once_share_the_work(sweep_command, tmp_path):
     assert len(records_of(tmp_path / "sweep")) == 4
     for path in (tmp_path / "sweep").glob("*/log.txt"):
         assert path.read_text().count("ranking ") == 1, path
+
+
+@pytest.mark.slow
+def test_what_another_sweep_finishes_between_look_and_claim_is_kept(train, tmp_path, monkeypatch):
+    options = ("hydra.mode=MULTIRUN", "hydra/launcher=basic", "alignment=projection", "trainer.max_epochs=1")
+    assert train(*options).code == 0
+    (path,) = (tmp_path / "outputs").glob("*/result.json")
+    record = path.read_bytes()
+    path.unlink()
+
+    def finished_meanwhile() -> None:
+        read = fit._read
+
+        def slowly(*arguments):
+            cost = read(*arguments)
+            path.write_bytes(record)
+            return cost
+
+        monkeypatch.setattr(fit, "_read", slowly)
+
+    ended = train(*options, before=finished_meanwhile)
+    assert ended.code == 0, ended.err
+    assert path.read_bytes() == record
+    assert "ranking " not in ended.out + ended.err
 
 
 @pytest.mark.slow
