@@ -1,7 +1,7 @@
 """What the gradient cache saves and costs: a step of 1,024 pairs as a whole and in chunks of 64.
 
 `python benchmarks/gradient_cache.py` takes the towers of CLIP at a width and depth that two cores train in minutes
-(a ViT of four layers, width 256, 16 × 16 patches of 112 px; a text transformer alike, 32 tokens), random pictures and
+(a ViT of three layers, width 256, 16 × 16 patches of 96 px; a text transformer alike, 24 tokens), random pictures and
 captions, and runs forward, InfoNCE and backward. `summed` adds up the gradients of 16 batches of 64, as accumulation
 does: another gradient, but what the arithmetic of one pass costs in chunks. Each way has a process of its own; they
 alternate, and medians count. `MiB` is the growth of a process's peak memory, `held` the same where the C library gives
@@ -22,7 +22,7 @@ from typing import Any
 
 WAYS = ("full", "cached", "summed")
 WIDTH = 9
-BATCH, CHUNK, SIZE, DIM, LAYERS, WORDS = 1024, 64, 112, 256, 4, 32
+BATCH, CHUNK, SIZE, DIM, LAYERS, WORDS = 1024, 64, 96, 256, 3, 24
 
 
 def towers() -> Any:
@@ -163,7 +163,7 @@ def difference(found: dict[str, dict[str, Any]], way: str) -> float:
 def compared(batch_size: int, rounds: int) -> list[dict[str, Any]]:
     """Prints a line for each way; returns the cache's ratios."""
     timed = measure(batch_size, rounds)
-    held = measure(batch_size, 1, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
+    held = measure(batch_size, 1, MALLOC_MMAP_THRESHOLD_="1048576", MALLOC_TRIM_THRESHOLD_="1048576")
     columns = {
         "time": {way: statistics.median(timed[way]["seconds"][1:]) for way in WAYS},
         "process memory": {way: timed[way]["mib"] for way in WAYS},
@@ -192,7 +192,7 @@ def main() -> None:
         return
     results = []
     heads = "".join(f"{name:>{WIDTH}}{'ratio':>7}" for name in ("s/step", "MiB", "held"))
-    print(f"{'batch':>6}{'way':>8}{heads}{'gradient differs':>18}")
+    print(f"{'batch':>6}{'way':>8}{heads}{'gradient differs':>18}", flush=True)
     for batch_size in (BATCH, 2 * BATCH) if given.full else (BATCH,):
         results += compared(batch_size, 6 if given.full else 3)
     print(json.dumps({"benchmark": "gradient_cache", "results": results}))
