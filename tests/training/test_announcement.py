@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from torch import nn
 
+from mmlit.data.batching import OneCaption
 from mmlit.training.announcement import announcement, cautions
 from mmlit.training.gradient_cache import GradientCache
 
@@ -16,7 +17,10 @@ def said(*, devices: int = 1, accumulate: int = 1, chunk_size: int | None = None
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )  # fmt: skip
     reader = SimpleNamespace(captions=SimpleNamespace(num_images=100, num_texts=500))
-    data = SimpleNamespace(batch_size=16, drop_last=drop_last, names={"train": "train"}, readers={"train": reader})
+    data = SimpleNamespace(
+        batch_size=16, drop_last=drop_last, names={"train": "train"}, aside={}, readers={"train": reader},
+        batching=OneCaption(group_by_length=False),
+    )  # fmt: skip
     step = None if chunk_size is None else GradientCache(chunk_size=chunk_size)
     parts = {name: nn.Linear(1, 1) for name in ("image_encoder", "text_encoder", "alignment")}
     module = SimpleNamespace(**parts, step=step)

@@ -23,14 +23,15 @@ def compiled(step: Step, backend: str) -> Step:
     return step
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
-def test_gradients_and_names_are_those_of_an_uncompiled_run(chunk_size):
-    """Trap 31: no `_orig_mod.` in any key; whole batches and in chunks, of which the last is smaller."""
-    plain, step = Step("contrastive", dropout=0.0), compiled(Step("contrastive", dropout=0.0), "aot_eager")
-    assert list(step.state_dict()) == list(plain.state_dict())
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_gradients_and_names_are_those_of_an_uncompiled_run(backend):
+    """Trap 31: no `_orig_mod.` in any key; a whole batch, and chunks of which the last is smaller."""
+    plain, step = Step("contrastive", dropout=0.0), compiled(Step("contrastive", dropout=0.0), backend)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert_equal(gradients(step, chunk_size), gradients(plain, None), within=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before, "something is compiled"
+    expected = gradients(plain, None)
+    assert_equal(gradients(step, None), expected, within=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= before + 2, "both towers are compiled"
+    assert_equal(gradients(step, 3), expected, within=1e-5)
     assert list(step.state_dict()) == list(plain.state_dict())
 
 

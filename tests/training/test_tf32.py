@@ -46,7 +46,7 @@ def as_before():
 
 @pytest.fixture
 def trainer(monkeypatch, tmp_path) -> Trainer:
-    monkeypatch.setattr(Tf32, "setup", lambda *_: None)  # which refuses a CPU
+    monkeypatch.setattr(Tf32, "setup", lambda *_, **__: None)  # which refuses a CPU
     return Trainer(
         accelerator="cpu", devices=1, max_epochs=2, num_sanity_val_steps=1, callbacks=[Tf32()], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
