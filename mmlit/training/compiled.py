@@ -20,7 +20,7 @@ class CompiledTowers(Callback):
     """
 
     def __init__(self, *, backend: str) -> None:
-        known = torch.compiler.list_backends(exclude_tags=())  # type: ignore[no-untyped-call]
+        known = torch.compiler.list_backends(exclude_tags=())
         if backend not in known:
             raise ValueError(f"callbacks.compile.backend must be one of {', '.join(known)}, got {backend}")
         self.backend = backend

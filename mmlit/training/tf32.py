@@ -29,17 +29,14 @@ class Tf32(Callback):
         if (kind := trainer.strategy.root_device.type) != "cuda":
             raise ValueError(f"callbacks=tf32 is for GPUs, and this run is on the {kind}: leave it out")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         allow_tf32(True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         allow_tf32(False)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        allow_tf32(trainer.training)
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         allow_tf32(False)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> Any:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         allow_tf32(False)
