@@ -26,14 +26,15 @@ from mmlit.contracts import ImageSpec
 from mmlit.data.batching import OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule
-from mmlit.data.reader import BatchReader
 from mmlit.data.reading import Reading
 from mmlit.text_encoders.tiny import TinyTextEncoder
 
 IMAGES, CAPTIONS, BATCH = 118_287, 591_753, 256
 
 
-def write(root: Path, given: Path | None) -> None:
+def write(
+    root: Path, given: Path | None, *, num_images: int = IMAGES, num_captions: int = CAPTIONS, picture: bytes = b""
+) -> None:
     """The annotations and a file for each picture."""
     if given is None:
         draw = random.Random(0)
@@ -41,23 +42,23 @@ def write(root: Path, given: Path | None) -> None:
         texts = [" ".join(draw.choices(words, k=draw.randint(8, 14))) for _ in range(25_014)]
     else:
         texts = [row["caption"] for row in json.loads(given.read_text())["annotations"]]
-    images = [{"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640} for id_ in range(IMAGES)]
-    owner = [m % IMAGES for m in range(CAPTIONS)]  # as in the real file, captions of an image do not stand together
+    images = [{"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640} for id_ in range(num_images)]
+    owner = [m % num_images for m in range(num_captions)]  # as in the real file, an image's do not stand together
     rows = [{"image_id": n, "id": m, "caption": texts[m % len(texts)]} for m, n in enumerate(owner)]
     (root / "annotations").mkdir()
     (root / "annotations" / "captions_train2017.json").write_text(json.dumps({"images": images, "annotations": rows}))
     (root / "train2017").mkdir()
     for image in images:
-        (root / "train2017" / image["file_name"]).touch()
+        (root / "train2017" / image["file_name"]).write_bytes(picture)
 
 
-def opened(root: Path) -> tuple[float, BatchReader]:
-    """Seconds of the data module's set-up, and its reader."""
+def opened(root: Path) -> tuple[float, PairsDataModule]:
+    """Seconds of the data module's set-up, and the module."""
     source = partial(
         CocoCaptions, annotations="annotations/captions_{split}2017.json", images="{split}2017", prepare=None
     )
     data = PairsDataModule(
-        root=str(root), source=source, train="train", val=1, test="train", batch_size=BATCH, num_workers=0,
+        root=str(root), source=source, train="train", val=1, test="train", batch_size=64, num_workers=0,
         drop_last=True, seed=0, split=None, image=ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear"),
         text=TinyTextEncoder(vocabulary_size=30_000, max_length=64, dim=32, num_layers=1, freeze=True),
         batching=OneCaption(group_by_length=False), cache=root / "cache",
@@ -65,7 +66,7 @@ def opened(root: Path) -> tuple[float, BatchReader]:
     )  # fmt: skip
     start = time.perf_counter()
     data.setup("fit")
-    return time.perf_counter() - start, data.readers["train"]
+    return time.perf_counter() - start, data
 
 
 def private() -> float:
@@ -98,8 +99,13 @@ def case(root: Path, answer: Any) -> None:
     Modules that are imported when they are first needed (pyarrow asks for pandas where there is one) are not counted.
     """
     pa.array([""])
-    seconds, reader = opened(root)
-    captions, tokens = reader.captions, reader.tokens
+    seconds, data = opened(root)
+    answer.send((seconds, *memory(data)))
+
+
+def memory(data: PairsDataModule) -> tuple[float, float]:
+    """MiB that a worker grows by over mapped files, and over lists."""
+    captions, tokens = data.readers["train"].captions, data.readers["train"].tokens
 
     def mapped(start: int) -> None:
         texts = range(start, min(start + BATCH, captions.num_texts))
@@ -114,7 +120,7 @@ def case(root: Path, answer: Any) -> None:
         for text in lists[start : start + BATCH]:
             len(text)
 
-    answer.send((seconds, growth(mapped, captions.num_texts), growth(listed, captions.num_texts)))
+    return growth(mapped, captions.num_texts), growth(listed, captions.num_texts)
 
 
 def apart(root: Path) -> tuple[float, float, float]:
@@ -122,6 +128,7 @@ def apart(root: Path) -> tuple[float, float, float]:
     mine, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=case, args=(root, theirs))
     process.start()
+    theirs.close()
     found = mine.recv()
     process.join()
     return found  # type: ignore[no-any-return]
