@@ -247,6 +247,7 @@ class PairsDataModule(LightningDataModule):
             num_workers=self.num_workers,
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _place(self) -> tuple[int, int]:

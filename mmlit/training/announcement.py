@@ -7,7 +7,9 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.training.compiled import CompiledTowers
 from mmlit.training.module import RetrievalModule
+from mmlit.training.tf32 import Tf32
 
 
 def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModule, *, directory: Path) -> list[str]:
@@ -16,7 +18,9 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
     if "train" in data.readers:
         lines.append(f"training: {_steps(trainer, module, data)}")
     devices = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
-    return [*lines, f"device: {devices}, precision {trainer.precision}", f"results: {directory}"]
+    choices = [each.told for each in trainer.callbacks if isinstance(each, CompiledTowers | Tf32)]  # type: ignore[attr-defined]
+    told = ", ".join([f"device: {devices}", f"precision {trainer.precision}", *choices])
+    return [*lines, told, f"results: {directory}"]
 
 
 def cautions(trainer: Trainer, data: PairsDataModule) -> list[str]:

@@ -18,6 +18,7 @@ from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
 from mmlit.training.gathering import gather_encoded, gather_ids, global_mean, same_image
 from mmlit.training.gradient_cache import GradientCache
 from mmlit.training.parameter_groups import parameter_groups
+from mmlit.training.speed import channels_last, fused
 
 #: format of what this module adds to a checkpoint
 CHECKPOINT_VERSION = 1
@@ -100,6 +101,10 @@ class RetrievalModule(LightningModule):
             self.alignment.after_step(self.pairs)
             self.pairs = None
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.strategy.root_device.type == "cuda":
+            channels_last(self.image_encoder)
+
     def on_fit_start(self) -> None:
         self.fit_start = time.perf_counter()
 
@@ -132,7 +137,7 @@ class RetrievalModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer on the groups of `parameter_groups`, the schedule counted in steps."""
-        optimizer = self.optimizer_(parameter_groups(self))
+        optimizer = fused(self.optimizer_, parameter_groups(self), device=self.device)
         steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,

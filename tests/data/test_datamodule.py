@@ -1,5 +1,7 @@
 """Order, captions, splits, batches: what training and evaluation are given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +231,14 @@ def test_unreadable_picture_is_told_by_name(three_splits):
 
 def test_uniform_is_the_same_in_any_process():
     assert uniform(0, 3, 17).item() == uniform(0, 3, torch.tensor([17]))[0].item()
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False), (None, False)])
+def test_memory_is_pinned_for_a_gpu(three_splits, device, pinned):
+    data = module(three_splits)
+    data.setup("fit")
+    if device is not None:
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    assert data.train_dataloader().pin_memory is pinned
+    assert data.val_dataloader().pin_memory is pinned

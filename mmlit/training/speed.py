@@ -1,0 +1,36 @@
+"""What a GPU does faster while results stay the same but for rounding: done there without an option."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+def fused(optimizer: Callable[..., Optimizer], groups: list[dict[str, Any]], *, device: torch.device) -> Optimizer:
+    """The optimizer on these groups; on a GPU, one that can updates all weights in one kernel.
+
+    What the optimizer's own options `fused` and `foreach` say comes first. Lightning refuses to clip gradients for an
+    optimizer that says it can undo a loss scaler's scaling in its step; this one is told not to, so that scaling is
+    undone before clipping, as with any other.
+
+    Args:
+        optimizer: called with the groups, and with `fused=True` if it knows that option.
+        groups: parameters, on `device`.
+        device: of the parameters.
+    """
+    options = inspect.signature(optimizer).parameters
+    open_ = "fused" in options and all(options[name].default is None for name in ("fused", "foreach"))
+    made = optimizer(groups, fused=True) if open_ and device.type == "cuda" else optimizer(groups)
+    if getattr(made, "_step_supports_amp_scaling", False):
+        made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return made
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lays the weights of 2D convolutions out with the channels last; what such a convolution returns follows them."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
