@@ -1,7 +1,7 @@
 """A training step of CLIP ViT-B/32 on the CPU: this project against `open_clip`, with identical weights.
 
-`python benchmarks/train_step.py` builds `image_encoder=clip text_encoder=clip alignment=contrastive` with identity heads
-from a directory that it writes (random weights, OpenAI's architecture and vocabulary), copies the weights into
+`python benchmarks/train_step.py` builds `image_encoder=clip text_encoder=clip alignment=contrastive` with identity
+heads from a directory that it writes (random weights, OpenAI's architecture and vocabulary), copies the weights into
 `open_clip`'s model, and lets the two take turns: forward, loss, backward, AdamW, in fp32 with random pixels. At every
 step the two losses must agree to 1e-4. This project's side is its `RetrievalModule.training_step` and its configured
 optimizer, outside Lightning's loop; `open_clip` gets pixels that are normalized already, and AdamW as its trainer makes
@@ -38,6 +38,7 @@ from mmlit.run.job import Job
 from mmlit.run.parts import build
 from mmlit.training.module import RetrievalModule
 from mmlit.training.parameter_groups import parameter_groups
+from mmlit.training.speed import fused
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES, THREADS = (16, 32), 2
@@ -45,7 +46,7 @@ LR, TOLERANCE = 1e-6, 1e-4
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 #: words of a caption: mean and standard deviation in COCO's val2017
 WORDS = (10.4, 2.3)
-SCENE = "a man in red sits on the small table near two large dogs with an old bicycle while people walk".split()
+SCENE = ("a", "man", "sits", "on", "the", "small", "table", "near", "two", "large", "dogs", "with", "bicycle", "people")
 
 
 class Way(NamedTuple):
@@ -174,7 +175,7 @@ def takes_short_text(peer: Any, ids: Tensor) -> bool:
 
 def own_way(module: RetrievalModule, batch: Batch) -> Way:
     """Forward, loss, backward and update as the Trainer would call them."""
-    optimizer = module.optimizer_(parameter_groups(module))
+    optimizer = fused(module.optimizer_, parameter_groups(module), device=module.device)
 
     def step() -> float:
         optimizer.zero_grad()
