@@ -168,9 +168,15 @@ def _mix(state: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """What image and text encoders share: being frozen, and a fingerprint."""
+    """What image and text encoders share: being frozen, and a fingerprint.
+
+    Attributes:
+        needs_tokens: whether somebody reads `Encoded.tokens`. Where nobody does, an encoder may return tokens of length
+            0 and spare the work; `pooled` is the same.
+    """
 
     frozen: bool = False
+    needs_tokens: bool = True
 
     def freeze(self) -> Self:
         """Frozen means that nothing moves: no gradient, no batch-norm statistic, no dropout (see `train`)."""

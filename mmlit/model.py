@@ -30,6 +30,7 @@ class Model(nn.Module):
     def __init__(self, *, image_encoder: ImageEncoder, text_encoder: TextEncoder, alignment: Alignment) -> None:
         super().__init__()
         self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
+        image_encoder.needs_tokens = text_encoder.needs_tokens = alignment.needs_tokens
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Picture], *, batch_size: int = 64) -> Encoded:

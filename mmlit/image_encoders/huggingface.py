@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlit.contracts import Encoded, ImageEncoder, ImageSpec
+from mmlit.layers.clip_pooling import can_pool, pooled_state
 from mmlit.layers.pretrained import (
     UNUSED,
     Half,
@@ -22,6 +23,7 @@ from mmlit.layers.pretrained import (
     obtain_tower,
     quiet,
 )
+from mmlit.layers.similarity import pooled_only
 
 
 class HuggingFaceImageEncoder(ImageEncoder):
@@ -60,6 +62,7 @@ class HuggingFaceImageEncoder(ImageEncoder):
             preprocessing = _read_preprocessing(name, self.family)
             half = _obtain(name, config, weights, self.family, projection)
         self.tower, config, self.projection = half
+        self._pool = self.family.pool if self.family.pool and can_pool(self.tower.encoder) else None
         _check_size(config, preprocessing.size, self.family, name=name)
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
@@ -84,6 +87,9 @@ class HuggingFaceImageEncoder(ImageEncoder):
     def forward(self, pixels: Tensor) -> Encoded:
         """See `ImageEncoder.forward`; tokens row by row from the top left, mask all True."""
         pixels = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+        if self._pool is not None and not self.needs_tokens:
+            pooled = self._pool(self.tower, pixels)
+            return pooled_only(pooled if self.projection is None else self.projection(pooled))
         tokens, pooled = self.family.encode(self.tower, pixels)
         if self.projection is not None:
             tokens, pooled = self.projection(tokens), self.projection(pooled)
@@ -95,13 +101,14 @@ class Family(NamedTuple):
 
     `encode(tower, normalized pixels)` gives tokens (N,P,D) and pooled (N,D). `processor` is the kind of preprocessing
     where its file does not tell. `any_size`: the tower takes pictures of other sizes than the one in its
-    configuration, by design. `unused` are parts that are dropped.
+    configuration, by design. `unused` are parts that are dropped. `pool` gives pooled alone, where that is less work.
     """
 
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
     processor: str
     any_size: bool = False
     unused: frozenset[str] = UNUSED
+    pool: Callable[[Any, Tensor], Tensor] | None = None
 
 
 def _class_token(tower: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +132,12 @@ def _clip(tower: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The final norm is made for the class token; patches go through it, too."""
     states = tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state)
     return states[:, 1:], states[:, 0]
+
+
+def _clip_class_token(tower: Any, pixels: Tensor) -> Tensor:
+    states = tower.pre_layrnorm(tower.embeddings(pixels))
+    place = torch.zeros(len(states), dtype=torch.int64, device=states.device)
+    return tower.post_layernorm(pooled_state(tower.encoder, states, place, causal=False))
 
 
 def _siglip(tower: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,8 +169,8 @@ FAMILIES: Mapping[str, Family] = {
     "convnext": Family(_convolutional, "ConvNext", any_size=True),
     "convnextv2": Family(_convolutional, "ConvNext", any_size=True),
     "resnet": Family(_convolutional, "ConvNext", any_size=True, unused=frozenset()),
-    "clip": Family(_clip, "CLIP"),
-    "clip_vision_model": Family(_clip, "CLIP"),
+    "clip": Family(_clip, "CLIP", pool=_clip_class_token),
+    "clip_vision_model": Family(_clip, "CLIP", pool=_clip_class_token),
     "siglip": Family(_siglip, "Siglip"),
     "siglip_vision_model": Family(_siglip, "Siglip"),
 }

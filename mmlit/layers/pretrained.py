@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from mmlit.layers.quick_gelu import quicken
 from mmlit.layers.weights import first_line, is_weight_file, read_weights, require_fit
 
 #: what checkpoints hold beside the tower, by the first part of the key: heads of pre-training and of fine-tuning
@@ -80,6 +81,7 @@ def obtain_half(
     key = "visual_projection" if side == "vision" else "text_projection"
     beside = _PAIR_KEYS - {f"{side}_model"} - ({key} if projection else set())
     whole = obtain_tower(name, own, weights, kind=kind, beside=beside)
+    quicken(whole)
     return Half(getattr(whole, f"{side}_model", whole), own, getattr(whole, key) if projection else None)
 
 

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlit.contracts import Encoded, TextEncoder, TextSpec
+from mmlit.layers.clip_pooling import can_pool, pooled_state
 from mmlit.layers.pretrained import Half, digest, is_pair, obtain_config, obtain_half, quiet
+from mmlit.layers.similarity import pooled_only
 from mmlit.text_encoders.tokenization import (
     check_length,
     check_vocabulary,
@@ -56,6 +58,7 @@ class PairTextEncoder(TextEncoder):
         check_length(self.tokenizer, self.num_positions, max_length=max_length)
         self._settings = digest(config, rules(self.tokenizer))
         self._is_siglip = config.model_type.startswith("siglip")
+        self._can_pool = not self._is_siglip and can_pool(self.tower.encoder)
         head: Any = getattr(self.tower, "head", self.projection)
         self.spec = TextSpec(
             dim=config.hidden_size if head is None else head.out_features,
@@ -83,7 +86,14 @@ class PairTextEncoder(TextEncoder):
         ids = ids.masked_fill(~mask, self.tokenizer.pad_token_id)  # whatever the caller padded with
         if self._is_siglip:
             return self._forward_siglip(ids, mask)
-        output = self.tower(input_ids=ids, attention_mask=mask.long())
+        tower: Any = self.tower
+        if self._can_pool and not self.needs_tokens:
+            end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
+            states = tower.embeddings(input_ids=ids)
+            pooled = tower.final_layer_norm(pooled_state(tower.encoder, states, end, causal=True))
+            return pooled_only(pooled if self.projection is None else self.projection(pooled))
+        # what stands behind the end is padding, which no token before it sees: a mask would only cost time
+        output = tower(input_ids=ids)
         tokens, pooled = output.last_hidden_state, output.pooler_output
         if self.projection is not None:
             tokens, pooled = self.projection(tokens), self.projection(pooled)

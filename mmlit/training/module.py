@@ -62,6 +62,7 @@ class RetrievalModule(LightningModule):
     ) -> None:
         super().__init__()
         self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
+        image_encoder.needs_tokens = text_encoder.needs_tokens = alignment.needs_tokens
         self.evaluator, self.step = evaluator, step
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
         self.result: RetrievalResult | None = None

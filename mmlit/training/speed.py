@@ -1,4 +1,4 @@
-"""What a GPU does faster while results stay the same but for rounding: done there without an option."""
+"""What makes training faster without an option: results stay the same but for rounding."""
 
 import inspect
 from collections.abc import Callable
@@ -8,9 +8,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+#: devices for which torch has such kernels of its own
+_FUSED = ("cuda", "cpu")
+
 
 def fused(optimizer: Callable[..., Optimizer], groups: list[dict[str, Any]], *, device: torch.device) -> Optimizer:
-    """The optimizer on these groups; on a GPU, one that can updates all weights in one kernel.
+    """The optimizer on these groups; one that can updates all weights in one kernel, also on a CPU.
 
     What the optimizer's own options `fused` and `foreach` say comes first. Lightning refuses to clip gradients for an
     optimizer that says it can undo a loss scaler's scaling in its step; this one is told not to, so that scaling is
@@ -23,7 +26,7 @@ def fused(optimizer: Callable[..., Optimizer], groups: list[dict[str, Any]], *, 
     """
     options = inspect.signature(optimizer).parameters
     open_ = "fused" in options and all(options[name].default is None for name in ("fused", "foreach"))
-    made = optimizer(groups, fused=True) if open_ and device.type == "cuda" else optimizer(groups)
+    made = optimizer(groups, fused=True) if open_ and device.type in _FUSED else optimizer(groups)
     if getattr(made, "_step_supports_amp_scaling", False):
         made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return made

@@ -116,6 +116,21 @@ def test_projection_equals_the_original(published: dict[str, Path]) -> None:
     torch.testing.assert_close(encoded.tokens, model.visual_projection(tokens), **CLOSE)
 
 
+@pytest.mark.parametrize("projection", [False, True])
+def test_pooled_alone_is_the_same(published: dict[str, Path], projection: bool) -> None:
+    """What nobody reads is not computed: the same pooled and the same gradients."""
+    encoder = _encoder(published["clip"], projection=projection, freeze=False)
+    found = []
+    for needs_tokens in (True, False):
+        encoder.needs_tokens = needs_tokens
+        encoder.zero_grad()
+        encoded = encoder(PIXELS)
+        assert encoded.tokens.shape[1] == encoded.mask.shape[1] == (16 if needs_tokens else 0)
+        encoded.pooled.square().sum().backward()
+        found.append((encoded.pooled.detach(), [weight.grad for weight in encoder.parameters()]))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 def test_siglip_equals_its_features(published: dict[str, Path]) -> None:
     model = transformers.SiglipModel.from_pretrained(published["siglip"]).eval()

@@ -84,6 +84,25 @@ def test_clip_equals_the_original(copy: Callable[[str], Path], projection: bool,
         torch.testing.assert_close(encoded.tokens[row, : len(tokens)], tokens, **CLOSE)
 
 
+@pytest.mark.parametrize("end", [2, 570])
+@pytest.mark.parametrize("projection", [False, True])
+def test_pooled_alone_is_the_same(copy: Callable[[str], Path], projection: bool, end: int) -> None:
+    """What nobody reads is not computed: the same pooled and the same gradients, texts of different lengths."""
+    folder = copy("clip")
+    _change_text(folder, eos_token_id=end)
+    encoder = _encoder(folder, projection=projection, freeze=False)
+    ids, mask = encoder.tokenize(TEXTS)
+    found = []
+    for needs_tokens in (True, False):
+        encoder.needs_tokens = needs_tokens
+        encoder.zero_grad()
+        encoded = encoder(ids, mask)
+        assert encoded.tokens.shape[1] == encoded.mask.shape[1] == (ids.shape[1] if needs_tokens else 0)
+        encoded.pooled.square().sum().backward()
+        found.append((encoded.pooled.detach(), [weight.grad for weight in encoder.parameters()]))
+    torch.testing.assert_close(*found, **CLOSE)
+
+
 @torch.no_grad()
 def test_siglip_equals_the_original(published: dict[str, Path]) -> None:
     """Each text alone, padded to the full length without a mask, as the model was trained."""
