@@ -178,11 +178,12 @@ def own_way(module: RetrievalModule, batch: Batch) -> Way:
     optimizer = fused(module.optimizer_, parameter_groups(module), device=module.device)
 
     def step() -> float:
-        optimizer.zero_grad()
         loss = module.training_step(batch, 0)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         module.alignment.after_step(module.pairs)  # type: ignore[arg-type]
+        module.pairs = None
+        optimizer.zero_grad()
         return loss.item()
 
     return Way("mmlit", step)
@@ -193,14 +194,14 @@ def peer_way(name: str, peer: Any, pixels: Tensor, ids: Tensor, encode_text: Cal
     optimizer, criterion = peer_optimizer(peer), ClipLoss()
 
     def step() -> float:
-        optimizer.zero_grad()
         image, text = peer.encode_image(pixels, normalize=True), encode_text(ids)
         loss = criterion(image, text, peer.logit_scale.exp())
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             peer.logit_scale.clamp_(0, 4.6052)
-        return float(loss)
+        optimizer.zero_grad()
+        return float(loss.detach())
 
     return Way(name, step)
 

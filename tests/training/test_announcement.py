@@ -13,12 +13,12 @@ def said(*, devices: int = 1, accumulate: int = 1, chunk_size: int | None = None
     """Its line about training, then what it warns of; 100 images, 16 of them on each device."""
     trainer = SimpleNamespace(
         world_size=devices, accumulate_grad_batches=accumulate, max_epochs=2, limit_train_batches=1.0,
-        limit_val_batches=1.0, limit_test_batches=1.0, precision="32-true",
+        limit_val_batches=1.0, limit_test_batches=1.0, precision="32-true", callbacks=[],
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )  # fmt: skip
     reader = SimpleNamespace(captions=SimpleNamespace(num_images=100, num_texts=500))
     data = SimpleNamespace(
-        batch_size=16, drop_last=drop_last, names={"train": "train"}, readers={"train": reader}, aside={},
+        batch_size=16, drop_last=drop_last, names={"train": "train"}, aside={}, readers={"train": reader},
         batching=OneCaption(group_by_length=False),
     )  # fmt: skip
     step = None if chunk_size is None else GradientCache(chunk_size=chunk_size)
