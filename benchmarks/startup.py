@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="25 rounds in place of 9")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # modules lie compiled, as in any second run
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         data, taken = Path(folder) / "data", {"imports alone": [], "first optimizer step": []}

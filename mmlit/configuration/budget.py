@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+#: of training: weights are fp32 in each
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
 
 def check_trainer(config: Mapping[str, Any]) -> None:
-    """Refuses budgets without a step, runs without a reported checkpoint, and devices without a strategy.
+    """Refuses budgets without a step, runs without a reported checkpoint, other precisions, devices without a strategy.
 
     Raises:
         ValueError: naming the option.
@@ -16,6 +19,8 @@ def check_trainer(config: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer.{option} must be >= 1, got {trainer[option]}")
     if rule is None:
         raise ValueError("callbacks must hold best or last: which checkpoint is reported?")
+    if str(trainer["precision"]) not in PRECISIONS:
+        raise ValueError(f"trainer.precision must be {', '.join(PRECISIONS)}, got {trainer['precision']}")
     every, epochs = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
     if rule["monitor"] and every > epochs:
         raise ValueError(

@@ -132,6 +132,15 @@ class PairsDataModule(LightningDataModule):
             return {split: self._captions(self._opened, split)}
         return {part: self._read(self._opened, part) for part in ("train", "val", "test")}
 
+    def look_at_galleries(self) -> None:
+        """Finds what cannot be read of the selection and reported splits, which would else stop a run that has trained.
+
+        Raises:
+            UnreadablePictureError: naming the picture.
+        """
+        for part in ("val", "test"):
+            self.readers[part].look()
+
     def training_facts(self) -> dict[str, Any]:
         """What a record says of the training data: images, captions, digests of the training and selection splits."""
         train, val = self.readers["train"].captions, self.readers["val"].captions
@@ -174,7 +183,10 @@ class PairsDataModule(LightningDataModule):
             require_pictures(captions)
         tokens = token_table(captions, self.text, folder=self.cache)
         _, world_size = self._place()
-        return BatchReader(captions=captions, tokens=tokens, spec=self.image, reading=reading, world_size=world_size)
+        return BatchReader(
+            captions=captions, tokens=tokens, spec=self.image, reading=reading, world_size=world_size,
+            gallery=name != "train",
+        )  # fmt: skip
 
     def _read(self, source: Source, part: str) -> Captions:
         if part != "train" and part not in self.aside:

@@ -2,6 +2,10 @@
 
 import io
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import simplejpeg
@@ -13,13 +17,15 @@ from torch import Tensor
 from mmlit.contracts import ImageSpec
 
 #: another one where pixels have changed: stores of features are known by it
-VERSION = 1
+VERSION = 2
 #: a strip longer than this many times its width is cut before it is resized: whole, it would need gigabytes
 _LONGEST = 16
 _JPEG = b"\xff\xd8\xff"
+#: what a picture may be: others (PostScript, …) are programs, or need one to be read
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
 #: sides of a picture that was shrunk in decoding, in units of what is asked for: less shows in the pixels
-_MARGIN = 2
+_MARGIN = 3
 #: ways of resizing that torch has
 _TORCH = ("bilinear", "bicubic")
 
@@ -28,9 +34,9 @@ def decode(file: bytes, spec: ImageSpec, *, exact: bool) -> Tensor:
     """A picture file → uint8 (3,H,W), as `prepare`, or nearly so.
 
     JPEGs are the exception where `exact` is false: they are decoded without the interpreter's lock, at a half or a
-    quarter of their size where that leaves twice what the encoder asks for, and resized by torch. Pixels then differ by
-    two levels at most (of 255) where nothing was halved, and by less than one in the mean where it was, for fine detail
-    is averaged in another way. `docs/data.md` has the measurement.
+    quarter of their size where that leaves three times what the encoder asks for, and resized by torch. Pixels then
+    differ by two levels at most (of 255) where nothing was halved. Where it was, fine detail is averaged in another
+    way: by less than one level in the mean of a photograph, more in single pixels (`docs/data.md` has it measured).
 
     Raises:
         ValueError: if the file is no readable picture.
@@ -40,12 +46,37 @@ def decode(file: bytes, spec: ImageSpec, *, exact: bool) -> Tensor:
         if pixels is not None:
             return pixels
     try:
-        with Image.open(io.BytesIO(file)) as opened:
-            return prepare(opened, spec)
+        with opened(file) as picture:
+            return prepare(picture, spec)
     except UnidentifiedImageError as error:  # its message names a buffer in memory
-        raise ValueError("of no format that Pillow knows") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("of no format that is read here") from error
+    except (OSError, SyntaxError) as error:
         raise ValueError(str(error)) from error
+
+
+@contextmanager
+def opened(file: bytes) -> Iterator[Image.Image]:
+    """A picture file, nothing but its header read.
+
+    Raises:
+        OSError, SyntaxError: if it is no picture, or not of a format that is read here.
+        ValueError: if it promises more pixels than Pillow's `MAX_IMAGE_PIXELS`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(io.BytesIO(file), formats=_formats())
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(str(error)) from error
+    with picture:
+        yield picture
+
+
+@cache
+def _formats() -> list[str]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _decode_jpeg(file: bytes, spec: ImageSpec) -> Tensor | None:
@@ -70,8 +101,8 @@ def _upright(file: bytes, pixels: Tensor) -> Tensor:
     """Turned as the file's EXIF says; most files have none, and opening them all for it would take a while."""
     if not _has_exif(file):
         return pixels
-    with Image.open(io.BytesIO(file)) as opened:
-        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    with opened(file) as picture:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 2)
     mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
@@ -105,6 +136,15 @@ def _resized(pixels: Tensor, spec: ImageSpec) -> Tensor:
     return pixels[:, top : top + size, left : left + size]
 
 
+def ends_well(file: bytes) -> bool:
+    """Whether it is a JPEG, PNG or WebP by its first bytes, and nothing is missing at its end."""
+    if file.startswith(_JPEG):
+        return file.endswith(b"\xff\xd9")
+    if file.startswith(b"\x89PNG\r\n\x1a\n"):
+        return file.endswith(b"IEND\xaeB`\x82")
+    return file.startswith(b"RIFF") and file[8:12] == b"WEBP" and len(file) >= int.from_bytes(file[4:8], "little") + 8
+
+
 def prepare(picture: Image.Image, spec: ImageSpec) -> Tensor:
     """A picture → uint8 (3,H,W), H = W = `spec.size`, upright, RGB (transparency on white).
 
@@ -121,12 +161,25 @@ def prepare(picture: Image.Image, spec: ImageSpec) -> Tensor:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says, RGB, transparency on white."""
-    picture = ImageOps.exif_transpose(picture)
+    """Turned as EXIF says, RGB, transparency on white.
+
+    Raises:
+        ValueError: if its pixels are floats.
+    """
+    picture = _eight_bits(ImageOps.exif_transpose(picture))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey values of 16 bits as the upper 8 of them: Pillow itself would make white of all that is above 255."""
+    if picture.mode == "F":
+        raise ValueError("pixels are floats, which say nothing of their range: write it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65_535) >> 8).astype(np.uint8))
 
 
 def _crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:

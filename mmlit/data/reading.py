@@ -50,10 +50,13 @@ class Broken:
         captions: the split; pictures whose file is missing are broken from the start.
         reading: what to do with a broken one.
         world_size: W, of which this device reads the W-th part: what it finds counts W times.
+        gallery: whether the split is ranked: then messages say that it keeps all its pictures.
     """
 
-    def __init__(self, *, captions: Captions, reading: Reading, world_size: int = 1) -> None:
+    def __init__(self, *, captions: Captions, reading: Reading, world_size: int = 1, gallery: bool = False) -> None:
         self.captions, self.skips, self.world_size = captions, reading.on_error == "skip", world_size
+        self.hint = "; a ranked split is never thinned out: `mmlit data check --fix` makes data without it"
+        self.hint = self.hint if gallery else ""
         self.limit = reading.max_bad_share * captions.num_images
         self.told = f"{reading.max_bad_share:.3g} (reading.max_bad_share)"
         self.flags = torch.zeros(captions.num_images, dtype=torch.bool).share_memory_()
@@ -71,7 +74,7 @@ class Broken:
         Raises:
             UnreadablePictureError: at the first one, or at one too many of them where they are skipped.
         """
-        told = f"{self.captions.name(image)}: not a readable picture: {why}"
+        told = f"{self.captions.name(image)}: not a readable picture: {why}{self.hint}"
         if not self.skips:
             raise UnreadablePictureError(told)
         if image not in self:
@@ -86,7 +89,7 @@ class Broken:
             UnreadablePictureError: as `found`.
         """
         for image in images:
-            told = f"{self.captions.name(image)}: not a readable picture when it was encoded"
+            told = f"{self.captions.name(image)}: not a readable picture when it was encoded{self.hint}"
             if not self.skips:
                 raise UnreadablePictureError(told)
             if image not in self:

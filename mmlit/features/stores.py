@@ -108,8 +108,6 @@ class FeatureStores:
             return trained
         if self.folder is None:
             return dict.fromkeys(towers, "paths.cache=null keeps nothing")
-        if manner.precision != "32-true" and not manner.precision.endswith("-mixed"):
-            return dict.fromkeys(towers, f"trainer.precision={manner.precision} changes the towers' weights")
         if manner.precision.endswith("-mixed") and "text_encoder" not in trained:
             told = f"under trainer.precision={manner.precision} a caption's features change with its batch's padding"
             return {**trained, "text_encoder": told}

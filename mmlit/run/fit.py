@@ -125,6 +125,8 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
     if job.config.fit and parts.trainer.is_global_zero:
         for line in cautions(parts.trainer, parts.data):
             log.warning(line)
+    if job.config.fit:
+        parts.data.look_at_galleries()
     cost = _fill(parts) if parts.features else {}
     if not stored and not job.config.fit:
         parts.module.adopt_published()

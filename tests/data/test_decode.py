@@ -11,7 +11,7 @@ from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
 from mmlit.contracts import ImageSpec
-from mmlit.data.decode import decode
+from mmlit.data.decode import decode, ends_well
 
 SQUASH = ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear")
 CROP = SQUASH._replace(resize="crop")
@@ -99,14 +99,34 @@ def test_a_strip_needs_no_gigabytes(size):
     assert (found[0] == 255).all()
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK"])
 def test_every_mode_becomes_rgb(mode):
-    gray = Image.fromarray(np.full((8, 8), 200, np.uint8))
-    picture = Image.fromarray(np.full((8, 8), 200 * 257, np.uint16)) if mode == "I;16" else gray.convert(mode)
+    picture = Image.fromarray(np.full((8, 8), 200, np.uint8)).convert(mode)
     kind = "JPEG" if mode == "CMYK" else "PNG"
     found = decode(file(picture, kind), SQUASH, exact=True)
     assert found.shape == (3, 8, 8)
     assert found.float().mean() > 150
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF"), ("<i4", "TIFF"), ("<i4", "PPM")]
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_grey_values_of_16_bits_keep_their_upper_half(numbers, kind, exact):
+    ramp = np.linspace(0, 65_535, 64).reshape(8, 8).astype(numbers)
+    found = decode(file(Image.fromarray(ramp), kind), SQUASH, exact=exact)
+    assert (found == torch.from_numpy((ramp >> 8).astype(np.uint8))).all()
+
+
+def test_float_pixels_are_refused():
+    with pytest.raises(ValueError, match="pixels are floats"):
+        decode(file(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), SQUASH, exact=True)
+
+
+def test_programs_are_no_pictures():
+    """Pillow would give PostScript to an interpreter."""
+    with pytest.raises(ValueError, match="of no format that is read here"):
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", SQUASH, exact=True)
 
 
 def test_transparency_lies_on_white():
@@ -129,8 +149,10 @@ def test_what_is_no_picture_is_told_by_name(broken):
         decode(broken, SQUASH, exact=True)
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+@pytest.mark.parametrize("limit", [50, 200])
+def test_a_decompression_bomb_is_refused(monkeypatch, limit):
+    """Of 256 pixels: also where Pillow itself would only warn, up to twice the limit."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match="bomb"):
         decode(file(halves(16, 16)), SQUASH, exact=True)
 
@@ -159,15 +181,22 @@ def test_quick_is_exact_but_for_rounding_where_nothing_is_halved(size, resize, i
     assert (quick - exact).abs().max() <= 2
 
 
-@pytest.mark.parametrize(("width", "height", "most"), [(300, 200, 1.2), (1000, 700, 0.6), (1500, 1200, 0.3)])
+@pytest.mark.parametrize(("width", "height", "most"), [(450, 300, 0.8), (1000, 700, 0.5), (1500, 1200, 0.3)])
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_quick_differs_by_about_a_level_where_pictures_are_halved(width, height, most, resize):
-    """The tolerance that docs/data.md states; worst where little more than twice the size is left."""
+    """The tolerance that docs/data.md states; worst where little more than three times the size is left."""
     spec = ImageSpec(dim=1, size=48, resize=resize, interpolation="bicubic")
     given = file(photograph(width, height), "JPEG", quality=90)
     gap = (decode(given, spec, exact=False).short() - decode(given, spec, exact=True).short()).abs()
     assert 0 < gap.float().mean() < most
     assert gap.max() <= 8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_file_that_is_cut_off_does_not_end_well(kind):
+    whole = file(photograph(60, 40), kind)
+    assert ends_well(whole)
+    assert not any(ends_well(whole[:length]) for length in (0, 3, len(whole) // 2, len(whole) - 1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -183,7 +183,6 @@ def test_its_size_is_told_before(root, tmp_path, caplog):
         (1, "cache", "32-true", "features: text_encoder is trained: no store of its outputs"),
         (0, None, "32-true", "features: paths.cache=null keeps nothing: no store"),
         (0, "cache", "bf16-mixed", f"features: under {MIXED}: no store of its outputs"),
-        (0, "cache", "bf16-true", "features: trainer.precision=bf16-true changes the towers' weights: no store"),
     ],
 )
 def test_a_run_says_why_it_has_none(root, tmp_path, caplog, trained, folder, precision, told):

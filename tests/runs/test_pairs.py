@@ -52,3 +52,30 @@ def test_wrong_options_are_one_line(train, own, words, told):
     assert ended.code == 2
     assert told in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_gallery_that_cannot_be_read_stops_a_run_before_it_trains(train, own, tmp_path, part):
+    """Whatever `reading.on_error` says of the training pictures."""
+    first = {"val": 32, "test": 36}
+    rows = [f"{n}.png\tpicture number {n}\t{'train' if n < 32 else 'val' if n < 36 else 'test'}" for n in range(40)]
+    (own / "split.tsv").write_text("\n".join(["image\tcaption\tpart", *rows]))
+    cut = own / f"{first[part]}.png"
+    cut.write_bytes(cut.read_bytes()[:400])
+    words = (
+        "data.source.file=split.tsv",
+        "data.source.split=part",
+        "data.train=train",
+        "data.val=val",
+        "data.test=test",
+    )
+    ended = train(
+        "data=pairs", f"data.root={own}", *words, *SMALL, "reading.on_error=skip", "reading.max_bad_share=0.5"
+    )
+    assert ended.code == 2
+    assert f"{cut.name} ({own}/split.tsv: line {first[part] + 2}): not a readable picture" in ended.err
+    assert ended.err.rstrip().endswith(
+        "a ranked split is never thinned out: `mmlit data check --fix` makes data without it"
+    )
+    assert not list((tmp_path / "outputs").rglob("metrics.csv"))

@@ -28,6 +28,7 @@ WRONG = [
     (["image_encoder.size=33"], "size must be a multiple of 8, got 33"),
     (["schedule.warmup=1.5"], "schedule.warmup must lie in [0, 1), got 1.5"),
     (["trainer.precision=16-mixed"], "trainer.precision=16-mixed does not exist on this accelerator"),
+    (["trainer.precision=bf16-true"], "trainer.precision must be 32-true, bf16-mixed, 16-mixed, got bf16-true"),
     (["trainer.max_epochs=ten"], "trainer.max_epochs: input should be a valid integer"),
     (["trainer.check_val_every_n_epoch=9"], "callbacks=best selects on val/rsum"),
     (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, got 0"),
