@@ -1,5 +1,6 @@
 """Trains and evaluates one point of the grid, or a sweep: `python train.py --help`."""
 
+import gc
 import sys
 from contextlib import nullcontext
 
@@ -14,8 +15,12 @@ from mmlit.cli import one_line_errors, training_help
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Imports what is heavy only after the command line has been understood."""
+    gc.disable()
     from mmlit.run.start import start
 
+    # What is imported stays: the collector would look through it again and again, and unshare the pages of forked jobs.
+    gc.freeze()
+    gc.enable()
     # Inside the job of a single run, since Hydra says something of its own about what leaves it.
     alone = HydraConfig.get().mode == RunMode.RUN
     with one_line_errors("train.py") if alone else nullcontext():
