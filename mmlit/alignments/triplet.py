@@ -21,12 +21,15 @@ class Triplet(Alignment):
         text_head: the text side's head.
         dropout: in the heads, in [0, 1).
         margin: in cosine units, in (0, 2].
-        hinges: `sum` or `max` of the hinges of a row.
+        hinges: `sum` or `max` of the hinges of a row. `max` needs towers that know something: from random weights it
+            draws all vectors together, where every hinge is the margin and no gradient is left. Start it from a
+            checkpoint that `sum` has trained, or from pretrained towers.
 
     Raises:
         ValueError: if `margin` or `hinges` is out of range, or the heads do not fit.
 
     Source: Faghri et al. 2017, "VSE++", Eq. 5 (`sum`) and 6 (`max`), arXiv 1707.05612.
+    The collapse: Schroff et al. 2015, "FaceNet", Sec. 3.2, arXiv 1503.03832.
     Differs: several positives per row; means over the batch in place of sums.
     """
 

@@ -68,8 +68,8 @@ def test_the_sum_of_both_means_is_the_published_loss_per_pair(hinges: Hinges) ->
 
 @pytest.mark.parametrize("check", ["overfits_sixteen_pairs", "two_devices_give_the_numbers_of_one"])
 def test_the_other_option_holds_the_contract_too(check: str) -> None:
-    """`max` is in the yaml file, and so in the contract's own test."""
-    CHECKS[check](lambda: triplet(dim=32, hinges="sum"))
+    """`sum` is in the yaml file, and so in the contract's own test."""
+    CHECKS[check](lambda: triplet(dim=32, hinges="max"))
 
 
 @pytest.mark.parametrize(
