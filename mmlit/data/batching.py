@@ -6,13 +6,12 @@ import numpy as np
 import torch
 
 from mmlit.contracts import uniform
+from mmlit.data.apart import put_apart
 from mmlit.data.captions import Captions
 from mmlit.data.windows import shuffled_images, shuffled_texts
 
 #: text number of a row that has all captions of its image
 ALL = -1
-#: exchanges tried for each batch before batches are said to be too large
-_TRIES = 100
 #: batches whose rows are sorted by length together
 _SORTED_TOGETHER = 32
 
@@ -110,76 +109,51 @@ class EachCaption:
         """See `Batching.epoch`.
 
         Raises:
-            ValueError: if an image has more captions than there are batches, and none may come twice in a batch.
+            ValueError: if no image may come twice in a batch, and there is no such order.
         """
         owner = np.repeat(np.arange(captions.num_images), np.diff(captions.first))
         order = shuffled_texts(captions, seed, number)
         if self.group_by_length:
-            order = _grouped(order, lengths, batch, seed, number, window=captions.window)
+            order = _sorted(order, lengths, batch, captions.window)
         if self.unique_images:
-            order = _apart(order, owner, batch, seed, number, window=captions.window)
+            order = put_apart(order, owner, batch, seed, number)
+        if self.group_by_length:
+            order = _batches_shuffled(order, batch, seed, number, captions.window)
         return Epoch(owner[order], order)
 
 
 def _grouped(
     order: np.ndarray, lengths: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
 ) -> np.ndarray:
-    """Sorts by length within some batches' worth of rows, then shuffles the batches; the last, smaller one stays last.
+    """Batches of like length in random order; the last, smaller one, of any lengths, stays last.
 
     Source: the bucketing of sequence models, e.g. Khomenko et al. 2016, arXiv 1708.05604.
     """
-    near = max(1, (window or len(order)) // batch)
-    span = batch * (_SORTED_TOGETHER if window is None else min(near, _SORTED_TOGETHER))
-    pools = [order[start : start + span] for start in range(0, len(order), span)]
-    order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    return _batches_shuffled(_sorted(order, lengths, batch, window), batch, seed, number, window)
+
+
+def _sorted(order: np.ndarray, lengths: np.ndarray, batch: int, window: int | None) -> np.ndarray:
+    """Sorts by length within some batches' worth of rows, up and down in turn: neighbours are alike everywhere.
+
+    What fills no batch is taken from the end before, or it would always be the longest.
+    """
     whole = len(order) // batch * batch
+    span = batch * min(_near(order, batch, window), _SORTED_TOGETHER)
+    pools = [order[start : min(start + span, whole)] for start in range(0, whole, span)]
+    pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+    up = [pool if (len(pools) - place) % 2 else pool[::-1] for place, pool in enumerate(pools)]
+    return np.concatenate([*up, order[whole:]])
+
+
+def _batches_shuffled(order: np.ndarray, batch: int, seed: int, number: int, window: int | None) -> np.ndarray:
+    """Whole batches in random order, those of a window among themselves."""
+    count, near = len(order) // batch, _near(order, batch, window)
     rng = np.random.default_rng([seed, number, 1])
-    stretches = [np.arange(start, min(start + near, whole // batch)) for start in range(0, whole // batch, near)]
+    stretches = [np.arange(start, min(start + near, count)) for start in range(0, count, near)]
     batches = np.concatenate([np.empty(0, np.int64), *(rng.permutation(stretch) for stretch in stretches)])
-    return np.concatenate([order[:whole].reshape(-1, batch)[batches].ravel(), order[whole:]])
+    return np.concatenate([order[: count * batch].reshape(-1, batch)[batches].ravel(), order[count * batch :]])
 
 
-def _apart(
-    order: np.ndarray, owner: np.ndarray, batch: int, seed: int, number: int, *, window: int | None
-) -> np.ndarray:
-    """Exchanges rows between batches until no batch has two of one owner; every row still comes once."""
-    reach = window or len(order)
-    order = order.copy()
-    rng = np.random.default_rng([seed, number, 2])
-    num_batches = -(-len(order) // batch)
-    if (most := int(np.bincount(owner).max())) > num_batches:
-        raise ValueError(
-            f"batching.unique_images=true: an image with {most} captions does not fit into {num_batches} batches of "
-            f"{batch}; lower data.batch_size"
-        )
-    members = [set(owner[order[start : start + batch]].tolist()) for start in range(0, len(order), batch)]
-    for place in _repeated(owner[order], batch):
-        own, image = members[place // batch], int(owner[order[place]])
-        low = max(0, place - reach)
-        for other in low + rng.integers(min(len(order), place + reach) - low, size=_TRIES * num_batches):
-            theirs, their_image = members[other // batch], int(owner[order[other]])
-            if image in theirs or their_image in own or _twice(owner, order, batch, other):
-                continue
-            order[place], order[other] = order[other], order[place]
-            theirs.remove(their_image)
-            theirs.add(image)
-            own.add(their_image)
-            break
-        else:
-            raise ValueError(
-                f"batching.unique_images=true cannot be had with batches of {batch}; lower data.batch_size"
-            )
-    return order
-
-
-def _repeated(owner: np.ndarray, batch: int) -> np.ndarray:
-    """Places whose owner stands in their batch already."""
-    keys = owner + (np.arange(len(owner)) // batch) * (owner.max() + 1)
-    _, first = np.unique(keys, return_index=True)
-    return np.setdiff1d(np.arange(len(owner)), first)
-
-
-def _twice(owner: np.ndarray, order: np.ndarray, batch: int, place: int) -> bool:
-    """Whether the owner at `place` stands more than once in its batch."""
-    start = place // batch * batch
-    return int((owner[order[start : start + batch]] == owner[order[place]]).sum()) > 1
+def _near(order: np.ndarray, batch: int, window: int | None) -> int:
+    """Batches of a window."""
+    return max(1, (window or len(order)) // batch)

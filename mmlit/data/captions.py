@@ -29,7 +29,8 @@ class Captions(NamedTuple):
     together (`mmlit.data.batching`).
 
     Of the pictures' files, once they were looked for (`mmlit.data.folder.with_pictures`): `missing`, numbers of images
-    without one; `stamp`, a hash that also sees when a file was written.
+    without one; `stamp`, a hash that also sees when a file was written; `pictures`, a hash of the pictures alone, which
+    sees any change of a file, and nothing of captions.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Captions(NamedTuple):
     window: int | None = None
     missing: np.ndarray | None = None
     stamp: str = ""
+    pictures: str = ""
 
     @classmethod
     def assemble(
@@ -164,6 +166,7 @@ class Captions(NamedTuple):
             tags=None if self.tags is None else self.tags.take(pa.array(images)),
             missing=None if self.missing is None else np.flatnonzero(np.isin(images, self.missing)),
             stamp=_of_some(self.stamp, images) if self.stamp else "",
+            pictures=_of_some(self.pictures, images) if self.pictures else "",
         )
 
 

@@ -104,7 +104,7 @@ def read_text(source: Path) -> str:
 
 
 def with_pictures(captions: Captions) -> Captions:
-    """`captions` after every picture's file was looked for: with `missing`, and digests that see sizes and times.
+    """`captions` after every picture's file was looked for: with `missing`, and hashes that see sizes and times.
 
     Files of one folder are found by one listing of it.
 
@@ -112,33 +112,47 @@ def with_pictures(captions: Captions) -> Captions:
         ValueError: if a path leads out of the data set's folder.
     """
     if captions.blobs is not None:
-        return captions._replace(stamp=captions.stamp or captions.digest)
+        return captions._replace(stamp=captions.stamp or captions.digest, pictures=captions.pictures or captions.digest)
     outside = pc.match_substring_regex(captions.files, r"^/|(^|/)\.\.(/|$)")
     if pc.any(outside).as_py():
         raise ValueError(f"{captions.name(pc.index(outside, True).as_py())}: no path below {captions.root}")
     folders = pc.unique(pc.replace_substring_regex(captions.files, r"[^/]*$", "")).to_pylist()
     there: list[str] = []
-    facts: list[tuple[int, int]] = [(-1, -1)]  # bytes and nanoseconds; of what is not there
+    facts: list[tuple[int, int, int]] = [(-1, -1, -1)]  # bytes and nanoseconds; of what is not there
     for folder in folders:
         _list_files(captions.root, folder, there, facts)
     places = pc.index_in(captions.files, value_set=pa.array(there, captions.files.type)).fill_null(-1)
     found = np.array(facts, np.int64)[np.from_dlpack(places) + 1]
     return captions._replace(
         digest=sha256(captions.digest.encode() + found[:, 0].tobytes()).hexdigest()[:16],
-        stamp=sha256(captions.digest.encode() + found.tobytes()).hexdigest()[:16],
+        stamp=sha256(captions.digest.encode() + found[:, :2].tobytes()).hexdigest()[:16],
+        pictures=_of_pictures(captions, found),
         missing=np.flatnonzero(found[:, 0] < 0),
     )
 
 
-def _list_files(root: Path, folder: str, names: list[str], facts: list[tuple[int, int]]) -> None:
-    """Adds each file of `folder`, and its size and the time of its last change."""
+def _of_pictures(captions: Captions, facts: np.ndarray) -> str:
+    """A hash of the files' names and facts and of the pictures' places in them, not of where the root lies."""
+    all_of_them = pa.LargeListArray.from_arrays(pa.array([0, len(captions.files)], pa.int64()), captions.files)
+    found = sha256(pc.binary_join(all_of_them, pa.scalar("\n", captions.files.type))[0].as_buffer())
+    found.update(np.ascontiguousarray(facts))
+    if captions.spans is not None:
+        found.update(np.ascontiguousarray(captions.spans, np.int64))
+    return found.hexdigest()[:16]
+
+
+def _list_files(root: Path, folder: str, names: list[str], facts: list[tuple[int, int, int]]) -> None:
+    """Adds each file of `folder`: its size, when it was written, and when anything of it changed.
+
+    Whoever writes a file may set the former time (`cp -p`, `rsync -t`, archives), the latter nobody.
+    """
     if (root / folder).is_dir():
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 if entry.is_file():
                     stat = entry.stat()
                     names.append(folder + entry.name)
-                    facts.append((stat.st_size, stat.st_mtime_ns))
+                    facts.append((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 def require_pictures(captions: Captions) -> Captions:

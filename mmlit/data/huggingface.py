@@ -170,9 +170,14 @@ def _lengths(blobs: pa.ChunkedArray) -> np.ndarray:
 
 
 def _stamped(captions: Captions, lengths: np.ndarray, sets: Sequence[Any]) -> Captions:
-    """With digests that see the pictures: the size of each; and, of the files that hold them, sizes and times."""
+    """With hashes that see the pictures: the size of each; and, of the files that hold them, sizes and times.
+
+    Captions lie in the same files, so where one is edited the pictures, too, are others.
+    """
     digest = sha256(captions.digest.encode() + lengths.tobytes()).hexdigest()[:16]
     files = sorted(file["filename"] for each in sets for file in each.cache_files)
-    stats = [(stat.st_size, stat.st_mtime_ns) for stat in (Path(file).stat() for file in files)]
-    stamp = sha256(f"{digest}|{stats}|{[each._fingerprint for each in sets]}".encode()).hexdigest()[:16]
-    return captions._replace(digest=digest, stamp=stamp)
+    stats = [Path(file).stat() for file in files]
+    written = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    stamp = sha256(f"{digest}|{written}|{[each._fingerprint for each in sets]}".encode()).hexdigest()[:16]
+    pictures = sha256(f"{stamp}|{[stat.st_ctime_ns for stat in stats]}".encode()).hexdigest()[:16]
+    return captions._replace(digest=digest, stamp=stamp, pictures=pictures)

@@ -1,5 +1,6 @@
 """A store in the making: any number of processes work on it, each on chunks that it has claimed."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,20 @@ from zlib import crc32
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mmlit.features.layout import CHUNKS, META, PLAN, PRESENCE, Layout, how_to_remove, lock_of, read_json, write_json
+from mmlit.features.layout import (
+    CHUNKS,
+    META,
+    PLAN,
+    PRESENCE,
+    Layout,
+    damaged_files,
+    how_to_remove,
+    lock_of,
+    read_json,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
 
 
 class Claim(NamedTuple):
@@ -27,6 +41,7 @@ class Build:
 
     Files have their full size from the start. A chunk is written in its place and brought to the disk before its marker
     appears; `meta.json` appears last. So whatever is killed when, finished chunks stay, and nobody reads half of one.
+    Who joins checks the chunks that are finished already: what was damaged since is encoded anew.
 
     Args:
         folder: the store's own.
@@ -64,6 +79,7 @@ class Build:
                 self._prepare()
                 presence.acquire()
         try:
+            self._check_finished()
             yield
         finally:
             presence.release()
@@ -125,26 +141,43 @@ class Build:
         return self.complete
 
     def _prepare(self) -> None:
-        """Files of full size and the plan, unless another process has made them."""
+        """The plan, unless another process has made it, and files of full size, whatever became of them since."""
         path, layout = self.folder / PLAN, self.layout._asdict()
-        if path.is_file():
-            if read_json(path)["layout"] != layout:
-                raise ValueError(f"{self.folder} was begun with another layout; {how_to_remove(self.folder)}")
-            return
+        begun = path.is_file()
+        if begun and read_json(path)["layout"] != layout:
+            raise ValueError(f"{self.folder} was begun with another layout; {how_to_remove(self.folder)}")
         for name, size in self.layout.sizes().items():
             with (self.folder / name).open("a+b") as file:
                 if size and hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 file.truncate(size)
-        write_json(path, {"layout": layout, "facts": self.facts, "about": self.about})
+        if not begun:
+            write_json(path, {"layout": layout, "facts": self.facts, "about": self.about})
+
+    def _check_finished(self) -> None:
+        """Takes the marker from chunks that are not what it says, so that they are encoded again."""
+        damaged = 0
+        for path in sorted(self.chunks.glob("[0-9]*.json")):
+            chunk = self._read_marker(int(path.stem))
+            if chunk is not None and damaged_files(self.folder, chunk) and not self.complete:
+                path.unlink(missing_ok=True)
+                damaged += 1
+        if damaged:
+            told = f"{damaged} of {self.layout.num_chunks} parts were damaged since they were finished"
+            log.warning("features: %s: %s; they are encoded anew", self.folder, told)
 
     def _read_marker(self, number: int) -> dict[str, Any] | None:
-        """What a finished chunk's marker says; one that a crash of the machine has damaged is removed."""
+        """What a finished chunk's marker says; None if it is gone, or a crash of the machine has damaged it."""
         try:
-            return read_json(self._marker(number))
-        except ValueError:
-            self._marker(number).unlink()
+            chunk = read_json(self._marker(number))
+            if chunk.get("files", {}).keys() == self.layout.sizes().keys():
+                return chunk
+        except FileNotFoundError:
             return None
+        except ValueError:
+            pass
+        self._marker(number).unlink(missing_ok=True)
+        return None
 
     def _marker(self, number: int) -> Path:
         return self.chunks / f"{number:06}.json"

@@ -50,9 +50,9 @@ def image_facts(reader: Any) -> dict[str, Any]:
         ValueError: if it does not know when its files were written.
     """
     captions = reader.captions
-    if not captions.stamp:
+    if not captions.pictures:
         raise ValueError(f"{captions.source}: its pictures were not looked for, so nothing tells when they change")
-    return {"side": "images", "data": captions.stamp, "items": captions.num_images, "decode": reader.decoding}
+    return {"side": "images", "data": captions.pictures, "items": captions.num_images, "decode": reader.decoding}
 
 
 def text_facts(reader: Any) -> dict[str, Any]:

@@ -20,6 +20,8 @@ META, PLAN, CHUNKS = "meta.json", "plan.json", "chunks"
 PRESENCE = "process-"
 #: what values are kept as, and the bytes of each
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+#: what plan and meta tell, and what else meta tells
+_TOLD = {PLAN: {"layout", "facts", "about"}, META: {"layout", "facts", "about", "chunks"}}
 _BLOCK = 2**24
 
 
@@ -66,6 +68,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(content, dict) or not _TOLD.get(path.name, set()) <= content.keys():
+            raise ValueError("something is not told")
     except ValueError as error:
         raise ValueError(f"{path} is damaged; {how_to_remove(path.parent)}") from error
     return content
@@ -111,11 +115,17 @@ def damaged(folder: Path) -> list[str]:
     found = []
     for number, chunk in enumerate(meta["chunks"]):
         items = layout.items_of(number)
-        for name, (offset, size, checksum) in chunk["files"].items():
-            if _checksum(folder / name, offset, size) != checksum:
-                place = f"bytes {offset:,} to {offset + size:,}"
-                found.append(f"{name} of items {items.start:,} to {items.stop - 1:,} ({place})")
+        for name in damaged_files(folder, chunk):
+            offset, size, _ = chunk["files"][name]
+            place = f"bytes {offset:,} to {offset + size:,}"
+            found.append(f"{name} of items {items.start:,} to {items.stop - 1:,} ({place})")
     return found
+
+
+def damaged_files(folder: Path, chunk: dict[str, Any]) -> list[str]:
+    """Files whose part of a finished chunk is not what its marker says."""
+    return [name for name, (offset, size, told) in chunk["files"].items()
+            if _checksum(folder / name, offset, size) != told]  # fmt: skip
 
 
 def _checksum(path: Path, offset: int, size: int) -> int | None:

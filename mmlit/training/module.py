@@ -126,7 +126,8 @@ class RetrievalModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         data: PairsDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         captions = data.readers["test"].captions
-        ids = (torch.from_numpy(numbers) for numbers in (captions.image_id, captions.text_id))
+        # copies: what was kept by an earlier run is mapped read-only, of which torch warns
+        ids = (torch.tensor(numbers) for numbers in (captions.image_id, captions.text_id))
         self.evaluator.begin(Split(str(data.names["test"]), captions.root, *ids))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:

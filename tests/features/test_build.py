@@ -125,6 +125,76 @@ def test_a_file_that_was_cut_is_not_read(root, tmp_path, capsys):
     assert "has 100 bytes" in capsys.readouterr().out
 
 
+class StopError(Exception):
+    """Ends a build in the middle."""
+
+
+@pytest.fixture
+def unfinished(root, tmp_path, small_chunks, monkeypatch):
+    """The folder of a store of pictures of which 3 to 5 of 8 chunks are finished."""
+    batches = []
+
+    def before(pixels):
+        batches.extend([len(pixels)] if len(pixels) > 2 else [])
+        if len(batches) > 5:
+            raise StopError
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(TellingEncoder, "before", staticmethod(before))
+        with pytest.raises(StopError):
+            filled(root, tmp_path / "begun")
+    return images_of(tmp_path / "begun")
+
+
+@pytest.mark.parametrize("name", ["pooled", "tokens"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "flipped"])
+def test_a_finished_part_that_was_damaged_before_the_build_goes_on_is_encoded_anew(
+    root, tmp_path, unfinished, caplog, name, damage
+):
+    finished = len(list((unfinished / CHUNKS).glob("[0-9]*.json")))
+    path = unfinished / name
+    content = path.read_bytes()
+    if damage == "flipped":
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        path.write_bytes(content[:10])
+        if damage == "removed":
+            path.unlink()
+    filled(root, tmp_path / "begun")
+    lost = 1 if damage == "flipped" else finished
+    assert f"{unfinished}: {lost} of 8 parts were damaged since they were finished; they are" in caplog.text
+    filled(root, tmp_path / "whole")
+    for part in ("pooled", "tokens"):
+        assert (unfinished / part).read_bytes() == (images_of(tmp_path / "whole") / part).read_bytes()
+
+
+def test_parts_that_are_sound_are_not_encoded_again(root, tmp_path, unfinished, caplog, monkeypatch):
+    finished = len(list((unfinished / CHUNKS).glob("[0-9]*.json")))
+    monkeypatch.setattr(TellingEncoder, "told", tmp_path / "told")
+    next((unfinished / CHUNKS).glob("[0-9]*.json")).write_text("{}")  # a marker that tells nothing is none
+    filled(root, tmp_path / "begun")
+    lines = (tmp_path / "told").read_text().split()
+    assert len([line for line in lines if len(line) > 2]) == 8 - finished + 1
+    assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"la', ""])
+def test_what_tells_of_a_store_and_is_damaged_is_told_with_the_remedy(root, tmp_path, capsys, content):
+    filled(root, tmp_path)
+    store = images_of(tmp_path)
+    (store / "meta.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"meta.json is damaged; remove it: mmlit features remove {store.name}"):
+        filled(root, tmp_path)
+    assert main(["features", "verify", "--folder", str(tmp_path)]) == 2
+    assert f"{store.name}: damaged\n" in capsys.readouterr().out
+
+
+def test_a_damaged_plan_is_told_with_the_remedy(root, tmp_path, unfinished):
+    (unfinished / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"plan.json is damaged; remove it: mmlit features remove {unfinished.name}"):
+        filled(root, tmp_path / "begun")
+
+
 def test_the_list_says_what_lies_there(root, tmp_path, capsys):
     filled(root, tmp_path, half=True)
     assert main(["features", "list", "--folder", str(tmp_path)]) == 0

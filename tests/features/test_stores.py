@@ -1,5 +1,6 @@
 """Stores hold what the encoders say, and are found by all that determines it and by nothing else."""
 
+import json
 import logging
 import os
 import pickle
@@ -13,6 +14,7 @@ import torch
 from features.towers import MANNER, TellingEncoder, captions, filled, reader, stores_in, towers
 
 from mmlit.contracts import Encoded
+from mmlit.data.folder import with_pictures
 from mmlit.data.sampling import Row
 from mmlit.features import key, stores
 from mmlit.features.key import encoder_facts, image_facts, manner_facts, name_of, text_facts
@@ -123,6 +125,47 @@ def test_a_picture_that_was_written_anew_is_encoded_anew(root, tmp_path):
     os.utime(picture, ns=(1, 1))
     filled(copy, tmp_path)
     assert [path.name.partition("-")[0] for path in stores_in(tmp_path)] == ["captions", "images", "images"]
+
+
+def test_other_bytes_of_the_same_size_and_time_are_encoded_anew(root, tmp_path):
+    """As `cp -p` and `rsync -t` write them. The data's digest, which records hold, does not see times at all."""
+    copy = tmp_path / "scenes"
+    shutil.copytree(root, copy)
+    before = captions(copy)
+    picture = before.path(3)
+    stat = picture.stat()
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 1
+    picture.write_bytes(content)
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = captions(copy)
+    assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert before.pictures != after.pictures
+    assert (before.digest, before.stamp) == (after.digest, after.stamp)
+
+
+def test_an_edited_caption_encodes_no_picture(root, tmp_path):
+    copy = tmp_path / "scenes"
+    shutil.copytree(root, copy)
+    filled(copy, tmp_path)
+    file = copy / "annotations" / "captions_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][7]["caption"] += " indeed"
+    file.write_text(json.dumps(content))
+    filled(copy, tmp_path)
+    assert [path.name.partition("-")[0] for path in stores_in(tmp_path)] == ["captions", "captions", "images"]
+    moved = copy.rename(tmp_path / "elsewhere")
+    assert captions(moved).pictures == captions(moved.rename(copy)).pictures
+
+
+def test_pictures_are_known_by_names_and_places(root):
+    read = captions(root)
+    renamed = read._replace(files=read.files.take([1, 0, *range(2, 60)]))
+    spans = read._replace(spans=np.zeros((60, 2), np.int64))
+    other = read._replace(spans=np.ones((60, 2), np.int64))
+    some = read.subset(np.arange(5))
+    found = {with_pictures(each).pictures for each in (read, renamed, spans, other)}
+    assert len(found | {some.pictures, read.subset(np.arange(1, 6)).pictures}) == 6
 
 
 def test_every_fact_makes_another_name(root, monkeypatch):

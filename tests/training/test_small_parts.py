@@ -5,14 +5,16 @@ import math
 import os
 import time
 from multiprocessing import get_context
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.cloud_io import _atomic_save
 from torch import nn
 
 from mmlit.training.checkpoints import load_weights, read_checkpoint
-from mmlit.training.module import CHECKPOINT_VERSION
+from mmlit.training.module import CHECKPOINT_VERSION, RetrievalModule
 from mmlit.training.parameter_groups import parameter_groups
 from mmlit.training.schedules import warmup_cosine
 
@@ -123,3 +125,17 @@ def test_status_is_replaced_as_a_whole(tmp_path):
     status = json.loads((tmp_path / "status.json").read_text())
     assert status == {"epoch": 1, "epochs": 2, "share": 0.5, "begun": 0.0, "train/loss": 1.5}
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_the_ids_of_the_reported_split_are_copied_from_what_is_mapped(recwarn):
+    """torch warns of arrays that cannot be written, which mapped ones of a cached run are."""
+    ids = np.array([7, 3, 5])
+    ids.flags.writeable = False
+    captions = SimpleNamespace(root="data", image_id=ids, text_id=ids)
+    data = SimpleNamespace(readers={"test": SimpleNamespace(captions=captions)}, names={"test": "test"})
+    begun = []
+    module = SimpleNamespace(trainer=SimpleNamespace(datamodule=data), evaluator=SimpleNamespace(begin=begun.append))
+    RetrievalModule.on_test_epoch_start(module)
+    assert begun[0].image_id.tolist() == [7, 3, 5]
+    assert begun[0].image_id.data_ptr() != ids.ctypes.data  # torch warns once in a process
+    assert not recwarn.list
