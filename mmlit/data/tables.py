@@ -12,7 +12,7 @@ from mmlit.data.folder import require_folder, split_file, split_names
 from mmlit.data.pairing import surveyed
 from mmlit.data.survey import BadRow, Survey, sound
 from mmlit.data.table_files import read_rows
-from mmlit.data.table_rows import Columns, Rows, joined
+from mmlit.data.table_rows import Columns, Rows, joined, other_splits
 
 #: what the one split of a table is called that has none
 ALL = "all"
@@ -82,9 +82,11 @@ class TablePairs:
         names = split_names(split)
         files = self._files(names)
         rows = joined([self._rows(name) for name in files])
-        if self.split is not None:
-            rows = self._of_splits(rows, names)
-        return surveyed(rows, root=self.root, source=self.root / files[0], images=self.images)
+        if self.split is None:
+            return surveyed(rows, root=self.root, source=self.root / files[0], images=self.images)
+        others = other_splits(rows, pc.utf8_trim_whitespace(rows.split), names)
+        found = surveyed(self._of_splits(rows, names), root=self.root, source=self.root / files[0], images=self.images)
+        return found.beside(others)
 
     def _files(self, names: Sequence[str]) -> list[str]:
         """Below the root."""

@@ -34,6 +34,7 @@ def spoilt(tmp_path) -> Path:
         ["im/10.jpg", "x", "train", ""],
     ]
     rows += [["im/6.jpg", "caption 6", "train", ""], ["im/7.jpg", "caption 6", "train", ""]]
+    rows += [["im/8.jpg", "a", "trian", ""], ["im/8.jpg", "b", "dev", ""], ["im/9.jpg", "c", "trian", ""]]
     with (root / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "caption", "split", "tags"], *rows])
     return root
@@ -58,6 +59,7 @@ def test_everything_that_is_wrong_is_named_by_row(spoilt, tmp_path, capsys):
         "unreadable": [("train", "pairs.csv: line 3")],
         "shared": [("train", "pairs.csv: line 17")],
         "leak": [("train", "pairs.csv: line 7")],
+        "unnamed": [("trian", "pairs.csv: line 20"), ("dev", "pairs.csv: line 21")],
         "same_file": [("train", "pairs.csv: line 6")],
         "same_pair": [("train", "pairs.csv: line 18")],
         "same_caption": [("train", "pairs.csv: line 8")],
@@ -75,13 +77,19 @@ def test_everything_that_is_wrong_is_named_by_row(spoilt, tmp_path, capsys):
     assert "pairs.csv: line 3 names 'im/1.jpg': " in printed
     assert "(pairs.csv: line 13)" in printed
     assert "5 things are wrong" in printed
+    assert (
+        "note: rows of splits that no option names: 2\n  pairs.csv: line 20 is the first of 2 rows of split" in printed
+    )
+    assert "pairs.csv: line 21 is the only row of split 'dev'" in printed
 
 
 def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*")}
     assert main(options(spoilt, "--fix", str(tmp_path / "copy"))) == 1
     assert {path: path.stat().st_mtime_ns for path in spoilt.rglob("*")} == before
-    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert "unnamed 3" in printed
+    command = shlex.split(printed.splitlines()[-1])
     assert command[:2] == ["python", "train.py"]
     assert main(["data", "check", *command[2:], "--json", str(tmp_path / "copy.json")]) == 0
     found = json.loads((tmp_path / "copy.json").read_text())
@@ -96,7 +104,7 @@ def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_p
     assert kept["pictures/im/6.jpg"] == ["caption 6", "two\nlines"]
     assert set(kept) == {f"pictures/im/{n}.jpg" for n in (0, 3, 6, 7, 8, 9)}
     left_out = [json.loads(line)["kind"] for line in (tmp_path / "copy" / "left_out.jsonl").read_text().splitlines()]
-    assert sorted(left_out) == ["leak", "missing", "row", "same_pair", "shared", "unreadable"]
+    assert sorted(left_out) == ["leak", "missing", "row", "same_pair", "shared", "unnamed", "unnamed", "unreadable"]
 
 
 @pytest.mark.parametrize("where", ["data/copy", "data"])

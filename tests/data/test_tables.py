@@ -184,6 +184,21 @@ def test_all_bad_rows_are_found_and_the_rest_is_kept(tmp_path):
         table(tmp_path, "x.csv", image_id="id").read("all")
 
 
+def test_rows_of_splits_that_no_option_names_are_told(tmp_path):
+    """Also where the table was read before, and of a part that is set aside."""
+    for number in range(9):
+        picture(tmp_path / f"{number}.jpg", number)
+    parts = ["train"] * 4 + ["trian", "val", "dev", " trian ", "test"]
+    rows = "".join(f"{number}.jpg,caption,{part}\n" for number, part in enumerate(parts))
+    written(tmp_path, "x.csv", f"image,caption,part\n{rows}")
+    source = lambda root: table(Path(root), "x.csv", split="part")  # noqa: E731
+    for val, told in (("val", ""), (1, "val 1 (first: x.csv: line 7), ")):
+        for _ in range(2):
+            data = module(tmp_path, source, val=val, cache=tmp_path / "cache")
+            assert data.unnamed_splits() == f"trian 2 (first: x.csv: line 6), {told}dev 1 (first: x.csv: line 8)"
+    assert module(tmp_path, source, train="train+trian", val="val+dev").unnamed_splits() == ""
+
+
 def test_splits_of_one_file_and_of_several(tmp_path):
     written(tmp_path, "x.csv", "image,caption,part\na.jpg,1,train\nb.jpg,2,val\nc.jpg,3, train \na.jpg,4,train\n")
     source = table(tmp_path, "x.csv", split="part")

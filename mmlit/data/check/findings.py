@@ -12,7 +12,7 @@ from mmlit.data.captions import Captions
 from mmlit.data.check.pictures import Picture, pictures, summary
 from mmlit.data.datamodule import Source
 from mmlit.data.folder import with_pictures
-from mmlit.data.survey import Survey, Surveyable
+from mmlit.data.survey import Survey, Surveyable, unnamed_splits
 
 #: what is found: is it wrong (training refuses it, or the numbers would mean nothing) or only worth knowing; heading
 KINDS = {
@@ -22,6 +22,7 @@ KINDS = {
     "unreadable": (True, "pictures that cannot be decoded"),
     "shared": (True, "images in two splits"),
     "leak": (True, "equal files in two splits"),
+    "unnamed": (False, "rows of splits that no option names"),
     "same_file": (False, "equal files under two names"),
     "same_pair": (False, "pairs that come twice"),
     "same_caption": (False, "captions of several images"),
@@ -33,7 +34,7 @@ _SHARED = {"file": "which is", "id": "whose id {} is also that of"}
 
 class Finding(NamedTuple):
     """`place` is file and row; `what` goes on from there. `image` and `of` number the image in its split, where known;
-    `other` is the split and image that it is equal to."""
+    `other` is the split and image that it is equal to; `rows` how many rows it stands for."""
 
     kind: str
     split: str
@@ -41,6 +42,7 @@ class Finding(NamedTuple):
     what: str
     image: int = -1
     other: tuple[str, int] | None = None
+    rows: int = 1
 
 
 class Split(NamedTuple):
@@ -104,6 +106,9 @@ def checked(
         raise failed[0]
     for one, other in combinations(splits, 2):
         findings += _between(one, other, splits)
+    for name, (count, place) in unnamed_splits((split.captions for split in splits.values()), names).items():
+        what = f"is the {'only row' if count == 1 else f'first of {count:,} rows'} of split {name!r}"
+        findings.append(Finding("unnamed", name, place, what, rows=count))
     return Checked(splits, findings)
 
 

@@ -30,8 +30,9 @@ class Fixed(NamedTuple):
 def fixed(checked: Checked, *, folder: Path, root: Path, order: Sequence[str]) -> Fixed:
     """Writes the sound pairs to `folder`, with links to their pictures; nothing below `root` is touched.
 
-    Left out are: rows that cannot be used, pictures that are missing or cannot be decoded, a pair's second coming, and,
-    of what two splits share, the share of the one that is later in `order`. Captions of equal files are joined.
+    Left out are: rows that cannot be used or are of splits that no option names, pictures that are missing or cannot be
+    decoded, a pair's second coming, and, of what two splits share, the share of the one that is later in `order`.
+    Captions of equal files are joined.
 
     Raises:
         ValueError: if `folder` is there already or lies in `root`, or a split could not be read.
@@ -59,7 +60,7 @@ def _require_place(folder: Path, root: Path) -> None:
 def _write(checked: Checked, folder: Path, order: Sequence[str]) -> Fixed:
     excluded, joins = _excluded(checked, order)
     known_ids = _ids_agree(checked.splits, excluded)
-    left_out = [finding._asdict() for finding in checked.findings if finding.kind == "row"]
+    left_out = [finding._asdict() for finding in checked.findings if finding.kind in ("row", "unnamed")]
     linked: Counter[str] = Counter()
     pairs, images = 0, set()
     tagged = any(split.captions.tags is not None for split in checked.splits.values())
@@ -92,7 +93,10 @@ def _write(checked: Checked, folder: Path, order: Sequence[str]) -> Fixed:
             lines.write(f"{json.dumps(told, ensure_ascii=False)}\n")
     options = ["data.source.split=split", *(["data.source.image_id=image_id"] if known_ids else [])]
     options += ["data.source.tags=tags"] if tagged else []
-    return Fixed(options, pairs, len(images), dict(Counter(entry["kind"] for entry in left_out)), dict(linked))
+    counts = Counter[str]()
+    for entry in left_out:
+        counts[entry["kind"]] += entry.get("rows", 1)
+    return Fixed(options, pairs, len(images), dict(counts), dict(linked))
 
 
 def _excluded(checked: Checked, order: Sequence[str]) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], int]]:
