@@ -96,8 +96,8 @@ def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_p
     assert found["splits"]["test"]["pairs"] == 2
     assert found["splits"]["train"]["tags"] == {"red": 6, "blue": 1}
     source = TablePairs(
-        root=tmp_path / "copy", file="pairs.jsonl", images=".", columns=None, image="image", caption="caption",
-        image_id="image_id", split="split", tags="tags",
+        root=tmp_path / "copy", file="pairs.jsonl", images=".", columns=None, delimiter=None, image="image",
+        caption="caption", image_id="image_id", split="split", tags="tags",
     )  # fmt: skip
     kept = content(source.read("train"))
     assert kept["pictures/im/3.jpg"] == ["caption 3", "caption 4"]  # equal files are one picture

@@ -1,6 +1,7 @@
 """Tables of pairs: every form, every refusal by file and row."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ JOINED = {"a.jpg": ["a dog", 'a "big", brown dog'], "b.jpg": ["a cat"]}
 
 
 def table(root: Path, file: str, **options) -> TablePairs:
-    defaults = {"images": ".", "columns": None, "image": "image", "caption": "caption"}
+    defaults = {"images": ".", "columns": None, "delimiter": None, "image": "image", "caption": "caption"}
     optional = dict.fromkeys(("image_id", "split", "tags"))
     return TablePairs(root=root, file=file, **{**defaults, **optional, **options})
 
@@ -87,6 +88,39 @@ def test_paths_are_spelt_in_one_way(tmp_path):
     here = tmp_path / "im" / "a.jpg"
     written(tmp_path, "x.csv", f"image,caption\n./a.jpg,1\n{here},2\nb//../a.jpg,3\n../im/a.jpg,4\n a.jpg ,5\n")
     assert content(table(tmp_path, "x.csv", images="im").read("all")) == {"im/a.jpg": ["1", "2", "3", "4", "5"]}
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "file", "lines"),
+    [
+        ("|", "x.csv", ["image | number| caption", 'a.jpg| 0| "Stop", it says, "now".', 'b.jpg| 1| "so; on"']),
+        (";", "x.csv", ["image;number;caption", 'a.jpg;0;"""Stop"", it says, ""now""."', 'b.jpg;1;"so; on"']),
+        ("tab", "x.csv", ["image\tnumber\tcaption", 'a.jpg\t0\t"Stop", it says, "now".', "b.jpg\t1\tso; on"]),
+        (",", "x.tsv", ["image,number,caption", 'a.jpg,0,"""Stop"", it says, ""now""."', "b.jpg,1,so; on"]),
+    ],
+)
+def test_other_delimiters(tmp_path, delimiter, file, lines):
+    """Flickr30k's own table, European spreadsheets; told where the first row shows it."""
+    written(tmp_path, file, "\n".join(lines))
+    with pytest.raises(ValueError, match=re.escape(f"'data.source.delimiter=\"{delimiter}\"'")):
+        table(tmp_path, file).read("all")
+    captions = table(tmp_path, file, delimiter=delimiter, image_id="number").read("all")
+    assert content(captions) == {"a.jpg": ['"Stop", it says, "now".'], "b.jpg": ["so; on"]}
+    assert captions.image_id.tolist() == [0, 1]
+
+
+def test_delimiters_that_are_none(tmp_path):
+    for delimiter in ("", "||", " ", '"'):
+        with pytest.raises(ValueError, match=r"data\.source\.delimiter must be one character"):
+            table(tmp_path, "x.csv", delimiter=delimiter)
+    written(tmp_path, "x.json", "[]")
+    with pytest.raises(ValueError, match=r"delimiter=; is of a CSV or TSV file; .*x\.json is none"):
+        table(tmp_path, "x.json", delimiter=";").read("all")
+    written(tmp_path, "x.csv", "image|caption\na.jpg|x\nb.jpg 4 y\n")
+    with pytest.raises(
+        ValueError, match=r"line 3 has 1 cell, not 2; write a file whose captions hold '\|' or new lines"
+    ):
+        table(tmp_path, "x.csv", delimiter="|").read("all")
 
 
 def test_ids_and_tags(tmp_path):
