@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from mmlit.configuration.binding import problems
 from mmlit.data.captions import Captions
 from mmlit.data.check.findings import checked
-from mmlit.data.check.fix import fixed, numbers_left_out, words
+from mmlit.data.check.fix import fixed, numbers_left_out, require_place, words
 from mmlit.data.check.report import as_dict, as_table
 from mmlit.data.folder import split_names
 from mmlit.data.token_table import token_table
@@ -40,6 +40,8 @@ def check(options: Sequence[str], *, json_file: Path | None, fix: Path | None, w
         ValueError: if an option is wrong or the data set cannot be read at all.
     """
     config = _composed(options)
+    if fix is not None:
+        require_place(fix, Path(config.data.root))
     source = make(config.data.source)(root=config.data.root)
     parts = {part: config.data[part] for part in ("train", "val", "test")}
     order = _splits(parts)

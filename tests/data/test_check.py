@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.real_files import content, picture
+from filelock import FileLock
 from PIL import Image
 
 from mmlit.cli import main
@@ -108,14 +109,31 @@ def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_p
 
 
 @pytest.mark.parametrize("where", ["data/copy", "data"])
-def test_a_copy_goes_to_a_new_folder_outside(spoilt, capsys, where):
+def test_a_copy_goes_to_a_new_folder_outside(spoilt, capsys, monkeypatch, where):
+    """Which is known before anything is read."""
+    monkeypatch.setattr(TablePairs, "survey", lambda *_: pytest.fail("read"))
     with pytest.raises(SystemExit):
         main(options(spoilt, "--fix", str(spoilt.parent / where)))
     assert "--fix" in capsys.readouterr().err
 
 
+def test_what_a_killed_writing_left_is_gone_after_the_next(spoilt, tmp_path, capsys):
+    left = tmp_path / ".copy.unfinished"
+    (left / "pictures" / "im").mkdir(parents=True)
+    (left / "pictures" / "im" / "0.jpg").write_bytes(b"half")
+    (left / ".lock").touch()
+    with FileLock(left / ".lock"), pytest.raises(SystemExit):
+        main(options(spoilt, "--fix", str(tmp_path / "copy")))
+    assert "another process writes it" in capsys.readouterr().err
+    assert main(options(spoilt, "--fix", str(tmp_path / "copy"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "data"}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {"pairs.jsonl", "left_out.jsonl", "pictures"}
+    picture_of = lambda root, name: (root / name).read_bytes()  # noqa: E731
+    assert picture_of(tmp_path / "copy" / "pictures", "im/0.jpg") == picture_of(spoilt, "im/0.jpg")
+
+
 def test_other_data_is_checked_and_mended_too(coco, tmp_path, capsys):
-    """COCO's layout, whose pictures two folders hold; ids that two splits share by mistake are made anew."""
+    """COCO's layout, whose pictures two folders hold; an image whose id is another split's too is left out."""
     coco("train", {1: ["a", "b"], 2: ["c"]}, year="2014")
     coco("val", {1: ["d"], 3: ["e", "e"]}, year="2014", first_caption=10)
     for path in (tmp_path / "val2014").iterdir():  # the ids are the same, the pictures are not
@@ -126,8 +144,20 @@ def test_other_data_is_checked_and_mended_too(coco, tmp_path, capsys):
     assert (
         "images row 0 (id 1) names 'train2014/COCO_train2014_000000000001.jpg', whose id 1 is also that of" in printed
     )
-    assert "same_pair 1" in printed
+    assert "left out: shared 2, same_pair 1;" in printed
     assert main(["data", "check", *shlex.split(printed.splitlines()[-1])[2:]]) == 0
+    kept = [json.loads(line) for line in (tmp_path.parent / "mended" / "pairs.jsonl").read_text().splitlines()]
+    assert [(row["image_id"], row["split"]) for row in kept] == [(2, "train"), (1, "val"), (3, "val")]
+
+
+def test_a_split_of_which_nothing_is_left_is_told(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / "data" / f"{number}.jpg", number)
+    rows = ["0.jpg,x,1,train,", "1.jpg,y,1,test,"]
+    (tmp_path / "data" / "pairs.csv").write_text("\n".join(["image,caption,id,split,tags", *rows]))
+    with pytest.raises(SystemExit):
+        main(options(tmp_path / "data", "data.source.image_id=id", "--fix", str(tmp_path / "copy")))
+    assert "--fix: nothing would be left of split train" in capsys.readouterr().err
 
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco, tmp_path, capsys):

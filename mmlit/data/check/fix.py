@@ -5,8 +5,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from mmlit.data.captions import Captions
 from mmlit.data.check.findings import Checked, Split
@@ -14,6 +17,7 @@ from mmlit.data.check.findings import Checked, Split
 #: of the copy
 FILE_NAME = "pairs.jsonl"
 LEFT_OUT = "left_out.jsonl"
+_LOCK = ".lock"
 
 
 class Fixed(NamedTuple):
@@ -35,22 +39,46 @@ def fixed(checked: Checked, *, folder: Path, root: Path, order: Sequence[str]) -
     Captions of equal files are joined.
 
     Raises:
-        ValueError: if `folder` is there already or lies in `root`, or a split could not be read.
+        ValueError: if `folder` is there already or lies in `root`, or a split could not be read or would be empty.
     """
-    _require_place(folder, root)
+    require_place(folder, root)
     if unread := [finding for finding in checked.findings if finding.kind == "split"]:
         raise ValueError(f"--fix: split {unread[0].place} {unread[0].what}")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    try:
+    with _beside(folder) as beside:
         told = _write(checked, beside, order)
+        (beside / _LOCK).unlink()
         beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return told
 
 
-def _require_place(folder: Path, root: Path) -> None:
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder that this process alone fills, whatever a killed one left in it; gone in the end."""
+    beside = folder.with_name(f".{folder.name}.unfinished")
+    beside.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(beside / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"--fix {folder}: another process writes it") from None
+    try:
+        for path in beside.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        lock.release()
+
+
+def require_place(folder: Path, root: Path) -> None:
+    """Whether a copy can go to `folder`.
+
+    Raises:
+        ValueError: if something is there already, or it lies in `root`.
+    """
     if folder.exists():
         raise ValueError(f"--fix {folder}: there is something already; name a new folder")
     if folder.resolve().is_relative_to(root.resolve()):
@@ -59,7 +87,6 @@ def _require_place(folder: Path, root: Path) -> None:
 
 def _write(checked: Checked, folder: Path, order: Sequence[str]) -> Fixed:
     excluded, joins = _excluded(checked, order)
-    known_ids = _ids_agree(checked.splits, excluded)
     left_out = [finding._asdict() for finding in checked.findings if finding.kind in ("row", "unnamed")]
     linked: Counter[str] = Counter()
     pairs, images = 0, set()
@@ -77,21 +104,20 @@ def _write(checked: Checked, folder: Path, order: Sequence[str]) -> Fixed:
                     left_out.append({"kind": "same_pair", **place, "what": text})
                 else:
                     seen.add((owner, text))
-                    entry: dict[str, Any] = {"image": files[owner], "caption": text, "split": name}
-                    if known_ids:
-                        entry["image_id"] = int(split.captions.image_id[owner])
+                    id_ = int(split.captions.image_id[owner])
+                    entry: dict[str, Any] = {"image": files[owner], "caption": text, "split": name, "image_id": id_}
                     if split.captions.tags is not None:
                         entry["tags"] = split.captions.tags[owner].as_py()
                     lines.write(f"{json.dumps(entry, ensure_ascii=False)}\n")
                     pairs += 1
+            if not seen:
+                raise ValueError(f"--fix: nothing would be left of split {name}")
             images |= {(name, owner) for owner, _ in seen}
-    if not pairs:
-        raise ValueError("--fix: nothing would be left")
     with (folder / LEFT_OUT).open("w", encoding="utf-8") as lines:
         for entry in left_out:
             told = {key: entry[key] for key in ("kind", "split", "place", "what")}
             lines.write(f"{json.dumps(told, ensure_ascii=False)}\n")
-    options = ["data.source.split=split", *(["data.source.image_id=image_id"] if known_ids else [])]
+    options = ["data.source.split=split", "data.source.image_id=image_id"]
     options += ["data.source.tags=tags"] if tagged else []
     counts = Counter[str]()
     for entry in left_out:
@@ -103,30 +129,15 @@ def _excluded(checked: Checked, order: Sequence[str]) -> tuple[dict[tuple[str, i
     """Images that are left out, and why; those whose captions join another's."""
     excluded: dict[tuple[str, int], str] = {}
     joins: dict[tuple[str, int], int] = {}
-    content = {
-        (name, picture.image): picture.content for name, split in checked.splits.items() for picture in split.pictures
-    }
     for finding in checked.findings:
         here, there = (finding.split, finding.image), finding.other
         if finding.kind in ("missing", "unreadable"):
             excluded[here] = finding.kind
         elif there and finding.kind == "same_file":
             joins[here] = there[1]
-        # where splits share no more than an id, both images stay, and get new ids
-        elif there and content.get(here) == content.get(there):
+        elif there:
             excluded.setdefault(max(here, there, key=lambda each: order.index(each[0])), finding.kind)
     return excluded, joins
-
-
-def _ids_agree(splits: dict[str, Split], excluded: dict[tuple[str, int], str]) -> bool:
-    """Whether no id stands for two images that stay."""
-    ids = [
-        int(id_)
-        for name, split in splits.items()
-        for image, id_ in enumerate(split.captions.image_id)
-        if (name, image) not in excluded
-    ]
-    return len(set(ids)) == len(ids)
 
 
 def _rows(captions: Captions) -> Iterator[tuple[int, str, int]]:
