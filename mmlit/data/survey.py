@@ -40,6 +40,11 @@ class Surveyable(Protocol):
         """One split, or several joined by `+`."""
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def unnamed_splits(parts: Iterable[Captions], named: Collection[str]) -> dict[str, tuple[int, str]]:
     """Splits of the tables of `parts` that are not among `named`: rows, and where the first stands."""
     others = {name: told for captions in parts for name, told in (captions.others or {}).items()}

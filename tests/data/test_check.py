@@ -90,6 +90,7 @@ def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_p
     assert {path: path.stat().st_mtime_ns for path in spoilt.rglob("*")} == before
     printed = capsys.readouterr().out
     assert "unnamed 3" in printed
+    assert "hard links\na link is the picture itself: one that is edited in place changes in the original" in printed
     command = shlex.split(printed.splitlines()[-1])
     assert command[:2] == ["python", "train.py"]
     assert main(["data", "check", *command[2:], "--json", str(tmp_path / "copy.json")]) == 0
@@ -104,8 +105,24 @@ def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_p
     assert kept["pictures/im/3.jpg"] == ["caption 3", "caption 4"]  # equal files are one picture
     assert kept["pictures/im/6.jpg"] == ["caption 6", "two\nlines"]
     assert set(kept) == {f"pictures/im/{n}.jpg" for n in (0, 3, 6, 7, 8, 9)}
-    left_out = [json.loads(line)["kind"] for line in (tmp_path / "copy" / "left_out.jsonl").read_text().splitlines()]
-    assert sorted(left_out) == ["leak", "missing", "row", "same_pair", "shared", "unnamed", "unnamed", "unreadable"]
+    left_out = [json.loads(line) for line in (tmp_path / "copy" / "left_out.jsonl").read_text().splitlines()]
+    by_kind = {row["kind"]: [row[key] for key in ("reason", "image", "caption")] for row in left_out}
+    assert by_kind["missing"] == ["there is no such file", "im/2.jpg", "caption 2"]
+    assert by_kind["leak"] == ["equal to 'im/11.jpg' of test (pairs.csv: line 13)", "im/5.jpg", "caption 5"]
+    assert by_kind["same_pair"] == ["repeats pairs.csv: line 8", "im/6.jpg", "caption 6"]
+    assert by_kind["unreadable"][1:] == ["im/1.jpg", "caption 1"]
+    assert "runcated" in by_kind["unreadable"][0]
+    assert by_kind["row"] == ["has no caption or an empty one, got ''", None, None]
+    assert sorted(row["kind"] for row in left_out) == [
+        "leak",
+        "missing",
+        "row",
+        "same_pair",
+        "shared",
+        "unnamed",
+        "unnamed",
+        "unreadable",
+    ]
 
 
 @pytest.mark.parametrize("where", ["data/copy", "data"])
@@ -148,6 +165,19 @@ def test_other_data_is_checked_and_mended_too(coco, tmp_path, capsys):
     assert main(["data", "check", *shlex.split(printed.splitlines()[-1])[2:]]) == 0
     kept = [json.loads(line) for line in (tmp_path.parent / "mended" / "pairs.jsonl").read_text().splitlines()]
     assert [(row["image_id"], row["split"]) for row in kept] == [(2, "train"), (1, "val"), (3, "val")]
+
+
+def test_one_thing_and_nothing_are_told_as_such(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / "data" / f"{number}.jpg", number)
+    table = tmp_path / "data" / "pairs.csv"
+    table.write_text("image,caption,split,tags\n0.jpg,x,train,\n1.jpg,y,test,\n1.jpg,,test,\n")
+    assert main(options(tmp_path / "data")) == 1
+    assert "\n1 thing is wrong\n" in (printed := capsys.readouterr().out)
+    assert "train: 1 size: 12" in printed
+    table.write_text("image,caption,split,tags\n0.jpg,x,train,\n1.jpg,y,test,\n")
+    assert main(options(tmp_path / "data", "--fix", str(tmp_path / "copy"))) == 0
+    assert "\nleft out: nothing\npython train.py" in capsys.readouterr().out
 
 
 def test_a_split_of_which_nothing_is_left_is_told(tmp_path, capsys):
