@@ -154,7 +154,7 @@ def require_pictures(captions: Captions) -> Captions:
         where = captions.source if captions.places is None else captions.root / captions.places[first].as_py()
         raise FileNotFoundError(
             f"{where} names {path.name!r}, which {what} "
-            f"({len(captions.missing)} of {captions.num_images} pictures missing)"
+            f"({len(captions.missing)} of {captions.num_images} pictures missing); mmlit data check lists them"
         )
     return captions
 

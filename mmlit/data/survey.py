@@ -59,8 +59,8 @@ def sound(survey: Survey, *, root: object, source: object) -> Captions:
     """
     if survey.bad:
         place, what = survey.bad[0]
-        more = f" ({len(survey.bad)} such rows: mmlit data check lists them)" if len(survey.bad) > 1 else ""
-        raise ValueError(f"{root}/{place} {what}{more}")
+        count = f"{len(survey.bad):,} such rows in this split; " if len(survey.bad) > 1 else ""
+        raise ValueError(f"{root}/{place} {what} ({count}mmlit data check lists what is wrong in all splits)")
     if survey.captions is None:
         raise ValueError(f"{source}: no pairs in it")
     return survey.captions

@@ -45,13 +45,20 @@ def read_rows(
         raise ValueError(f"data.source.columns names the columns of a CSV or TSV file without a header; {path} is none")
     if delimiter is not None and ending not in _DELIMITERS:
         raise ValueError(f"data.source.delimiter={delimiter} is of a CSV or TSV file; {path} is none")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty")
     if ending == ".parquet":
         return _parquet(path, name, columns)
     if ending not in readers:
-        raise ValueError(f"{path}: a table of pairs ends in .parquet, {', '.join(readers)}, not {ending!r}")
+        raise ValueError(
+            f"{path}: a table of pairs ends in .parquet, {', '.join(readers)}, not {ending!r}; export it as CSV or TSV"
+        )
     builder = Builder(f"{name}: {'row' if ending == '.json' else 'line'}", columns)
     readers[ending](path, columns, builder)
-    return builder.rows()
+    rows = builder.rows()
+    if not len(rows.number) and not rows.bad:
+        raise ValueError(f"{path} has no rows")
+    return rows
 
 
 def _delimited(path: Path, columns: Columns, builder: Builder, *, header: Sequence[str] | None, delimiter: str) -> None:
@@ -61,7 +68,8 @@ def _delimited(path: Path, columns: Columns, builder: Builder, *, header: Sequen
         if raw.read(2) in _UTF16:
             raise ValueError(f"{path}: UTF-16; write it as UTF-8")
         raw.seek(0)
-        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        _require_utf8(path)
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         lines = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=not plain)
         names = list(header) if header else _first(path, lines)
@@ -75,6 +83,19 @@ def _delimited(path: Path, columns: Columns, builder: Builder, *, header: Sequen
             if "tags" in row:
                 row["tags"] = split_tags(row["tags"])
             builder.add(number, row)
+
+
+def _require_utf8(path: Path) -> None:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    raise ValueError(
+                        f"{path} is not UTF-8 (first at line {number}); "
+                        f"convert it: iconv -f latin1 -t utf8 {path.name} > utf8{path.suffix}"
+                    ) from None
 
 
 def _first(path: Path, lines: Any) -> list[str]:

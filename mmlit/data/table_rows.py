@@ -134,7 +134,7 @@ class Builder:
             kind = pa.large_list(_STRING) if key == "tags" else _STRING
             try:
                 column = pa.array(values, kind)
-            except UnicodeEncodeError:  # what was not UTF-8 in the file, or half a surrogate pair in JSON
+            except UnicodeEncodeError:  # half a surrogate pair in JSON
                 column = pa.array(self._encodable(values, owner if key == "text" else None), kind)
             self.done[key].append(column)
         self.owner.append(owner + self.count)

@@ -99,6 +99,11 @@ class TablePairs:
             for name in names:
                 split_file(self.root, self.file, name, "" if name != ALL else _SPLITS)
             return [self.file.format(split=name) for name in names]
+        if (self.root / self.file).is_dir():
+            raise ValueError(
+                f"data.source.file: {self.root / self.file} is a folder; name a table in it, or, for NAME.jpg with "
+                f"NAME.txt, say data=folder_pairs data.root={self.root / self.file}"
+            )
         if not (self.root / self.file).is_file():
             raise FileNotFoundError(f"data.source.file: {self.root / self.file} not found")
         if self.split is None and list(names) != [ALL]:

@@ -159,9 +159,12 @@ def test_parquet_numbers_that_became_floats_are_ids(tmp_path):
         ("x.csv", "image,caption\nb/../../a.jpg,x\n", "line 2 names 'b/../../a.jpg', which is no file below"),
         ("x.csv", "file,title\na,b\n", r"no column 'image' \(data.source.image\); there are: 'file', 'title'; a"),
         ("x.csv", "image,image,caption\na,b,c\n", "2 columns 'image'"),
-        ("x.csv", "", "x.csv: no column 'image'"),
+        ("x.csv", "", "x.csv is empty"),
+        ("x.parquet", "", "x.parquet is empty"),
         ("x.csv", 'image,"caption\n', "x.csv: line 1 is no row of a table"),
-        ("x.csv", "image,caption\n", "x.csv: no pairs in it"),
+        ("x.csv", "image,caption\n", "x.csv has no rows"),
+        ("x.csv", "image,caption\n\n", "x.csv has no rows"),
+        ("x.jsonl", "\n", "x.jsonl has no rows"),
         ("x.json", '{"image": "a"}', "x.json: no list of rows"),
         ("x.json", "[{", "x.json: broken JSON"),
         ("x.json", '[{"image": "a", "caption": 3}]', "x.json: row 0 has caption 3: a string is wanted"),
@@ -172,7 +175,7 @@ def test_parquet_numbers_that_became_floats_are_ids(tmp_path):
         ("x.jsonl", '{"image": "a", "caption": "b"}\n\n[1]\n', "x.jsonl: line 3 is list, not an object"),
         ("x.jsonl", '{"image": "a", "caption": "b"}\n{"im', "x.jsonl: line 2 is broken JSON"),
         ("x.parquet", "PAR", "x.parquet: no Parquet file"),
-        ("x.txt", "a", "x.txt: a table of pairs ends in .parquet, .csv, .tsv, .json, .jsonl, not '.txt'"),
+        ("x.txt", "a", "x.txt: a table of pairs ends in .*, .csv, .tsv, .json, .jsonl, not '.txt'; export it as CSV or"),
     ],
 )  # fmt: skip
 def test_refusals_name_file_and_row(tmp_path, file, text, told):
@@ -181,10 +184,19 @@ def test_refusals_name_file_and_row(tmp_path, file, text, told):
         table(tmp_path, file).read("all")
 
 
+def test_a_folder_is_no_table(tmp_path):
+    (tmp_path / "im").mkdir()
+    with pytest.raises(
+        ValueError, match=r"data\.source\.file: .*/im is a folder; .*data=folder_pairs data\.root=.*/im$"
+    ):
+        table(tmp_path, "im").read("all")
+
+
 def test_other_encodings_are_told(tmp_path):
     written(tmp_path, "x.csv", "image,caption\na.jpg,a dog\nb.jpg,caf\xe9\n", "latin-1")
-    with pytest.raises(ValueError, match=r"x\.csv: line 3 is not UTF-8: 'caf"):
-        table(tmp_path, "x.csv").read("all")
+    told = r"x\.csv is not UTF-8 \(first at line 3\); convert it: iconv -f latin1 -t utf8 x\.csv > utf8\.csv"
+    with pytest.raises(ValueError, match=told):
+        table(tmp_path, "x.csv").survey("all")
     written(tmp_path, "x.tsv", "image\tcaption\n", "utf-16")
     with pytest.raises(ValueError, match=r"x\.tsv: UTF-16; write it as UTF-8"):
         table(tmp_path, "x.tsv").read("all")
@@ -213,7 +225,7 @@ def test_all_bad_rows_are_found_and_the_rest_is_kept(tmp_path):
     assert survey.captions.image_id.tolist() == [1, 4]
     assert survey.places.to_pylist() == [f"x.csv: line {line}" for line in (2, 7, 10)]
     with pytest.raises(
-        ValueError, match=r"x\.csv: line 3 has no caption.*\(5 such rows: mmlit data check lists them\)"
+        ValueError, match=r"line 3 has no caption.*\(5 such rows in this split; mmlit data check lists what"
     ):
         table(tmp_path, "x.csv", image_id="id").read("all")
 
@@ -294,5 +306,5 @@ def test_shares_out_of_range_are_refused(tmp_path, changes, told):
 
 def test_a_missing_picture_is_told_by_file_and_line(tmp_path):
     picture(tmp_path / "b.jpg")
-    with pytest.raises(FileNotFoundError, match=r"pairs\.csv: line 2 names 'a.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"csv: line 2 names 'a.jpg'.*\(1 of 2 .*\); mmlit data check lists"):
         looked_for(table(tmp_path, write_form(tmp_path, "csv")).read("all"))
