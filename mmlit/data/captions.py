@@ -28,6 +28,8 @@ class Captions(NamedTuple):
     `window` says that pictures in archives are best read in an order that is local: so many of them are shuffled
     together (`mmlit.data.batching`).
 
+    `others` are the splits of the same table that this is none of: how many rows each has, and where the first stands.
+
     Of the pictures' files, once they were looked for (`mmlit.data.folder.with_pictures`): `missing`, numbers of images
     without one; `stamp`, a hash that also sees when a file was written; `pictures`, a hash of the pictures alone, which
     sees any change of a file, and nothing of captions.
@@ -47,6 +49,7 @@ class Captions(NamedTuple):
     blob: np.ndarray | None = None
     tags: pa.Array | None = None
     window: int | None = None
+    others: dict[str, tuple[int, str]] | None = None
     missing: np.ndarray | None = None
     stamp: str = ""
     pictures: str = ""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from mmlit.contracts import ImageSpec, TextEncoder
 from mmlit.data.batching import Batching, Epoch
 from mmlit.data.captions import Captions
-from mmlit.data.folder import require_pictures, with_pictures
+from mmlit.data.folder import require_pictures, split_names, with_pictures
 from mmlit.data.kept import kept
 from mmlit.data.reader import BatchReader
 from mmlit.data.reading import Reading
@@ -26,6 +26,7 @@ from mmlit.data.sampling import (
     TrainingRows,
     held_out,
 )
+from mmlit.data.survey import unnamed_splits
 from mmlit.data.token_table import token_table
 
 
@@ -105,6 +106,8 @@ class PairsDataModule(LightningDataModule):
                 raise ValueError(f"data.{part}={value} to set aside must be a number of images or a share in (0, 1)")
         told = f"{test} of {train}" if "test" in self.aside else str(split or test)
         self.names: dict[str, str | int | float] = {"train": train, "val": val, "test": told}
+        parts = [part for part in (train, val, test, split) if isinstance(part, str)]
+        self._named = {name for part in parts for name in split_names(part)}
         self.batch_size, self.num_workers, self.drop_last, self.seed = (
             batch_size,
             num_workers,
@@ -145,6 +148,11 @@ class PairsDataModule(LightningDataModule):
         """What a record says of the training data: images, captions, digests of the training and selection splits."""
         train, val = self.readers["train"].captions, self.readers["val"].captions
         return {"images": train.num_images, "pairs": train.num_texts, "digests": [train.digest, val.digest]}
+
+    def unnamed_splits(self) -> str:
+        """Splits that no option names, though the table that was read has rows of them: how many, and the first."""
+        found = unnamed_splits([reader.captions for reader in self.readers.values()], self._named)
+        return ", ".join(f"{name} {count:,} (first: {place})" for name, (count, place) in found.items())
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Global batches that only seed and epoch decide."""

@@ -135,9 +135,9 @@ def _of_pictures(captions: Captions, facts: np.ndarray) -> str:
     """A hash of the files' names and facts and of the pictures' places in them, not of where the root lies."""
     all_of_them = pa.LargeListArray.from_arrays(pa.array([0, len(captions.files)], pa.int64()), captions.files)
     found = sha256(pc.binary_join(all_of_them, pa.scalar("\n", captions.files.type))[0].as_buffer())
-    found.update(np.ascontiguousarray(facts))
+    found.update(facts.tobytes())
     if captions.spans is not None:
-        found.update(np.ascontiguousarray(captions.spans, np.int64))
+        found.update(np.ascontiguousarray(captions.spans, np.int64).tobytes())
     return found.hexdigest()[:16]
 
 
@@ -168,7 +168,7 @@ def require_pictures(captions: Captions) -> Captions:
         where = captions.source if captions.places is None else captions.root / captions.places[first].as_py()
         raise FileNotFoundError(
             f"{where} names {path.name!r}, which {what} "
-            f"({len(captions.missing)} of {captions.num_images} pictures missing)"
+            f"({len(captions.missing)} of {captions.num_images} pictures missing); mmlit data check lists them"
         )
     return captions
 

@@ -15,7 +15,7 @@ from mmlit.data.columns import lists_of_strings, strings, texts_and_owners
 from mmlit.data.folder import split_names
 from mmlit.data.pairing import surveyed
 from mmlit.data.survey import Survey, sound
-from mmlit.data.table_rows import Columns, Rows, joined, require_columns
+from mmlit.data.table_rows import Columns, Rows, joined, other_splits, require_columns
 from mmlit.data.tables import ALL
 
 _STRING = pa.large_string()
@@ -78,15 +78,16 @@ class HuggingFacePairs:
             sets = {name: sets[name] for name in names}
         tables = {name: each.with_format("arrow")[:] for name, each in sets.items()}
         rows = joined([self._rows(name, table) for name, table in tables.items()])
-        chosen = np.arange(len(rows.number))
+        chosen, others = np.arange(len(rows.number)), None
         if rows.split is not None:
             _require_splits(self.name, names, [name for name in pc.unique(rows.split).to_pylist() if name])
             wanted = pc.is_in(rows.split, value_set=pa.array(names, rows.split.type))
             chosen = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+            others = other_splits(rows, rows.split, names)
             rows = rows.take(chosen)
         embedded = [_pictures(table.column(self.image)) for table in tables.values()]
         root = self.root if embedded[0] is None or self._directory else Path(self.name)
-        found = surveyed(rows, root=root, source=root, images=".")
+        found = surveyed(rows, root=root, source=root, images=".").beside(others)
         if found.captions is None or found.first is None or embedded[0] is None:
             return found
         blobs = pa.chunked_array([chunk for pictures in embedded if pictures is not None for chunk in pictures.chunks])

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mmlit.data.captions import Captions
 
 #: of the files below; another one is another key
-_VERSION = 2
+_VERSION = 3
 #: endings of files that are known by size and time: reading all of them takes as long as an epoch
 _ARCHIVES = (".tar",)
 
@@ -82,6 +82,7 @@ def _write(captions: Captions, folder: Path) -> None:
         "source": str(captions.source),
         "digest": captions.digest,
         "window": captions.window,
+        "others": captions.others,
     }
     (folder / "captions.json").write_text(json.dumps(facts))
 
@@ -105,6 +106,7 @@ def _open(folder: Path) -> Captions:
         spans=spans,
         tags=images.get("tags"),
         window=facts["window"],
+        others=facts["others"],
     )
 
 

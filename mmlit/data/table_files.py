@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,50 +18,84 @@ from mmlit.data.table_rows import Builder, Columns, Rows, require_columns
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_rows(path: Path, name: str, columns: Columns, header: Sequence[str] | None) -> Rows:
+#: what stands between cells: by a file's ending, and where a line is a row, whatever quotes are in it
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_PLAIN = ("\t", "|")
+
+
+def read_rows(
+    path: Path, name: str, columns: Columns, header: Sequence[str] | None = None, delimiter: str | None = None
+) -> Rows:
     """The rows of a file, by its ending; `name` is what places call it, `header` names the columns of one without.
+
+    `delimiter` is what stands between the cells of a CSV or TSV file, None: what its ending says.
 
     Raises:
         ValueError: if the ending is unknown, the file is no table, or a column is missing.
     """
-    readers: dict[str, Callable[[Path, Columns, Sequence[str] | None, Builder], None]] = {
-        ".csv": _delimited,
-        ".tsv": _delimited,
+    ending = path.suffix.lower()
+    delimited = partial(_delimited, header=header, delimiter=delimiter or _DELIMITERS.get(ending, ""))
+    readers: dict[str, Callable[[Path, Columns, Builder], None]] = {
+        ".csv": delimited,
+        ".tsv": delimited,
         ".json": _json,
         ".jsonl": _json_lines,
     }
-    ending = path.suffix.lower()
-    if header is not None and ending not in (".csv", ".tsv"):
+    if header is not None and ending not in _DELIMITERS:
         raise ValueError(f"data.source.columns names the columns of a CSV or TSV file without a header; {path} is none")
+    if delimiter is not None and ending not in _DELIMITERS:
+        raise ValueError(f"data.source.delimiter={delimiter} is of a CSV or TSV file; {path} is none")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty")
     if ending == ".parquet":
         return _parquet(path, name, columns)
     if ending not in readers:
-        raise ValueError(f"{path}: a table of pairs ends in .parquet, {', '.join(readers)}, not {ending!r}")
+        raise ValueError(
+            f"{path}: a table of pairs ends in .parquet, {', '.join(readers)}, not {ending!r}; export it as CSV or TSV"
+        )
     builder = Builder(f"{name}: {'row' if ending == '.json' else 'line'}", columns)
-    readers[ending](path, columns, header, builder)
-    return builder.rows()
+    readers[ending](path, columns, builder)
+    rows = builder.rows()
+    if not len(rows.number) and not rows.bad:
+        raise ValueError(f"{path} has no rows")
+    return rows
 
 
-def _delimited(path: Path, columns: Columns, header: Sequence[str] | None, builder: Builder) -> None:
-    """CSV as RFC 4180 has it; TSV line by line, where quotes mean something only around a whole cell."""
-    tabs = path.suffix.lower() == ".tsv"
+def _delimited(path: Path, columns: Columns, builder: Builder, *, header: Sequence[str] | None, delimiter: str) -> None:
+    """CSV as RFC 4180 has it; with tabs or `|` line by line, where quotes mean something only around a whole cell."""
+    plain = delimiter in _PLAIN
     with path.open("rb") as raw:
         if raw.read(2) in _UTF16:
             raise ValueError(f"{path}: UTF-16; write it as UTF-8")
         raw.seek(0)
-        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        lines = csv.reader(file, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(file, strict=True)
+        _require_utf8(path)
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        lines = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=not plain)
         names = list(header) if header else _first(path, lines)
-        hint = "" if header else "; a file without a header: data.source.columns=[caption,image]"
+        hint = "" if header else _hint(names)
         wanted = require_columns(path, columns, names, hint)
-        for number, cells in _cells(lines, len(names), builder, tabs):
+        for number, cells in _cells(lines, len(names), builder, delimiter):
             row: dict[str, Any] = {option: cells[place] for option, place in wanted.items()}
-            if tabs:
-                row = {option: _unquoted(cell) for option, cell in row.items()}
+            if plain:
+                row = {option: _unquoted(cell.strip()) for option, cell in row.items()}
             row["text"] = (row.pop("caption"),)
             if "tags" in row:
                 row["tags"] = split_tags(row["tags"])
             builder.add(number, row)
+
+
+def _require_utf8(path: Path) -> None:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    raise ValueError(
+                        f"{path} is not UTF-8 (first at line {number}); "
+                        f"convert it: iconv -f latin1 -t utf8 {path.name} > utf8{path.suffix}"
+                    ) from None
 
 
 def _first(path: Path, lines: Any) -> list[str]:
@@ -71,9 +106,20 @@ def _first(path: Path, lines: Any) -> list[str]:
         raise ValueError(f"{path}: line 1 is no row of a table: {error} (is a quote left open?)") from None
 
 
-def _cells(lines: Any, width: int, builder: Builder, tabs: bool) -> Iterator[tuple[int, list[str]]]:
+def _hint(names: Sequence[str]) -> str:
+    """What may help a file that lacks a column: another delimiter where it has but one."""
+    if len(names) == 1 and (found := [sign for sign in "|;\t," if sign in names[0]]):
+        sign = {"\t": "tab"}.get(found[0], found[0])
+        return f"; its cells seem to be separated by {sign}: 'data.source.delimiter=\"{sign}\"'"
+    return "; a file without a header: data.source.columns=[caption,image]"
+
+
+def _cells(lines: Any, width: int, builder: Builder, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line, counted from 1, where each row begins, and its cells."""
-    mend = "write a file whose captions hold tabs or new lines as CSV" if tabs else "a cell with a comma needs quotes"
+    sign = {",": "a comma", ";": "a semicolon", "\t": "tabs"}.get(delimiter, repr(delimiter))
+    mend = f"a cell with {sign} needs quotes"
+    if delimiter in _PLAIN:
+        mend = f"write a file whose captions hold {sign} or new lines as CSV"
     while True:
         number = lines.line_num + 1
         try:
@@ -86,7 +132,7 @@ def _cells(lines: Any, width: int, builder: Builder, tabs: bool) -> Iterator[tup
         if len(cells) == width:
             yield number, cells
         elif len(cells) > 1 or (cells and cells[0].strip()):
-            builder.refuse(number, f"has {len(cells)} cells, not {width}; {mend}")
+            builder.refuse(number, f"has {len(cells)} cell{'s' * (len(cells) != 1)}, not {width}; {mend}")
 
 
 def _unquoted(cell: str) -> str:
@@ -101,7 +147,7 @@ def split_tags(cell: str) -> list[str]:
     return [tag.strip() for tag in cell.replace(";", ",").split(",") if tag.strip()]
 
 
-def _json(path: Path, columns: Columns, _: Sequence[str] | None, builder: Builder) -> None:
+def _json(path: Path, columns: Columns, builder: Builder) -> None:
     try:
         rows = json.loads(path.read_bytes())
     except ValueError as error:
@@ -111,7 +157,7 @@ def _json(path: Path, columns: Columns, _: Sequence[str] | None, builder: Builde
     _records(path, enumerate(rows), columns, builder)
 
 
-def _json_lines(path: Path, columns: Columns, _: Sequence[str] | None, builder: Builder) -> None:
+def _json_lines(path: Path, columns: Columns, builder: Builder) -> None:
     def parsed() -> Iterator[tuple[int, Any]]:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):

@@ -67,6 +67,18 @@ class Rows(NamedTuple):
         )
 
 
+def other_splits(rows: Rows, column: pa.Array, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Of each split that `column` (R,) tells beside `names`: how many rows it has, and where the first stands."""
+    names = pa.array([*names, ""], column.type)
+    others = pc.invert(pc.or_(pc.is_null(column), pc.is_in(column, value_set=names)))
+    places = np.flatnonzero(others.to_numpy(zero_copy_only=False))
+    codes = column.take(pa.array(places)).dictionary_encode()
+    first = np.unique(codes.indices.to_numpy(), return_index=True)[1]
+    counts = np.bincount(codes.indices.to_numpy())
+    told = zip(codes.dictionary.to_pylist(), counts.tolist(), rows.places(places[first]).to_pylist(), strict=True)
+    return {name: (count, place) for name, count, place in told}
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of several files as those of one table."""
     if len(parts) == 1:
@@ -122,7 +134,7 @@ class Builder:
             kind = pa.large_list(_STRING) if key == "tags" else _STRING
             try:
                 column = pa.array(values, kind)
-            except UnicodeEncodeError:  # what was not UTF-8 in the file, or half a surrogate pair in JSON
+            except UnicodeEncodeError:  # half a surrogate pair in JSON
                 column = pa.array(self._encodable(values, owner if key == "text" else None), kind)
             self.done[key].append(column)
         self.owner.append(owner + self.count)

@@ -12,7 +12,7 @@ from mmlit.data.folder import require_folder, split_file, split_names
 from mmlit.data.pairing import surveyed
 from mmlit.data.survey import BadRow, Survey, sound
 from mmlit.data.table_files import read_rows
-from mmlit.data.table_rows import Columns, Rows, joined
+from mmlit.data.table_rows import Columns, Rows, joined, other_splits
 
 #: what the one split of a table is called that has none
 ALL = "all"
@@ -21,15 +21,16 @@ ALL = "all"
 class TablePairs:
     """A table with a picture's path and a caption, or several, in each row; rows of one picture are joined.
 
-    Its ending tells a file's form. CSV has quotes as RFC 4180; in TSV every line is a row, and quotes count only around
-    a whole cell; JSON is a list of objects, JSONL one a line. A caption is a string or, outside CSV and TSV, a list of
-    them; tags likewise, or one string with commas or semicolons in between.
+    Its ending tells a file's form. CSV has quotes as RFC 4180; in TSV, and with `|` between cells, every line is a row,
+    and quotes count only around a whole cell; JSON is a list of objects, JSONL one a line. A caption is a string or,
+    outside CSV and TSV, a list of them; tags likewise, or one string with commas or semicolons in between.
 
     Args:
         root: the data set's folder.
         file: the table below `root`; with `{split}` in its name there is one for each split.
         images: folder below `root` that the paths start from; `.` is `root`. Absolute paths must lie below `root`.
         columns: names of the columns of a CSV or TSV file that has no header, in order; None: its first row has them.
+        delimiter: what stands between the cells of a CSV or TSV file, one character or `tab`; None: as the file ends.
         image: column of the pictures' paths.
         caption: column of the captions.
         image_id: column of the images' ids, or None.
@@ -38,7 +39,7 @@ class TablePairs:
 
     Raises:
         FileNotFoundError: if `root` is no folder.
-        ValueError: if splits are told both by files and by a column.
+        ValueError: if splits are told both by files and by a column, or `delimiter` is none.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TablePairs:
         file: str,
         images: str,
         columns: Sequence[str] | None,
+        delimiter: str | None,
         image: str,
         caption: str,
         image_id: str | None,
@@ -58,8 +60,11 @@ class TablePairs:
             raise ValueError(
                 f"data.source.split={split} is of no use with a file for each split, {file!r}: leave it null"
             )
+        if delimiter not in (None, "tab") and (len(delimiter) != 1 or delimiter in '" \r\n'):
+            raise ValueError(f"data.source.delimiter must be one character such as | or ;, or tab, got {delimiter!r}")
         self.root, self.file, self.images = require_folder(root, _HINT), file, images
         self.columns = None if columns is None else list(columns)
+        self.delimiter = "\t" if delimiter == "tab" else delimiter
         self.image, self.caption, self.image_id, self.split, self.tags = image, caption, image_id, split, tags
         self._read: dict[str, Rows] = {}
 
@@ -82,9 +87,11 @@ class TablePairs:
         names = split_names(split)
         files = self._files(names)
         rows = joined([self._rows(name) for name in files])
-        if self.split is not None:
-            rows = self._of_splits(rows, names)
-        return surveyed(rows, root=self.root, source=self.root / files[0], images=self.images)
+        if self.split is None:
+            return surveyed(rows, root=self.root, source=self.root / files[0], images=self.images)
+        others = other_splits(rows, pc.utf8_trim_whitespace(rows.split), names)
+        found = surveyed(self._of_splits(rows, names), root=self.root, source=self.root / files[0], images=self.images)
+        return found.beside(others)
 
     def _files(self, names: Sequence[str]) -> list[str]:
         """Below the root."""
@@ -92,6 +99,11 @@ class TablePairs:
             for name in names:
                 split_file(self.root, self.file, name, "" if name != ALL else _SPLITS)
             return [self.file.format(split=name) for name in names]
+        if (self.root / self.file).is_dir():
+            raise ValueError(
+                f"data.source.file: {self.root / self.file} is a folder; name a table in it, or, for NAME.jpg with "
+                f"NAME.txt, say data=folder_pairs data.root={self.root / self.file}"
+            )
         if not (self.root / self.file).is_file():
             raise FileNotFoundError(f"data.source.file: {self.root / self.file} not found")
         if self.split is None and list(names) != [ALL]:
@@ -104,7 +116,7 @@ class TablePairs:
     def _rows(self, name: str) -> Rows:
         if name not in self._read:
             columns = Columns(self.image, self.caption, self.image_id, self.split, self.tags)
-            self._read[name] = read_rows(self.root / name, name, columns, self.columns)
+            self._read[name] = read_rows(self.root / name, name, columns, self.columns, self.delimiter)
         return self._read[name]
 
     def _of_splits(self, rows: Rows, names: Sequence[str]) -> Rows:

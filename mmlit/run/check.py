@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from mmlit.configuration.binding import problems
 from mmlit.data.captions import Captions
 from mmlit.data.check.findings import checked
-from mmlit.data.check.fix import fixed, numbers_left_out, words
+from mmlit.data.check.fix import about, fixed, require_place, words
 from mmlit.data.check.report import as_dict, as_table
 from mmlit.data.folder import split_names
 from mmlit.data.token_table import token_table
@@ -40,6 +40,8 @@ def check(options: Sequence[str], *, json_file: Path | None, fix: Path | None, w
         ValueError: if an option is wrong or the data set cannot be read at all.
     """
     config = _composed(options)
+    if fix is not None:
+        require_place(fix, Path(config.data.root))
     source = make(config.data.source)(root=config.data.root)
     parts = {part: config.data[part] for part in ("train", "val", "test")}
     order = _splits(parts)
@@ -52,17 +54,11 @@ def check(options: Sequence[str], *, json_file: Path | None, fix: Path | None, w
         content = json.dumps(as_dict(found, root=root), indent=2, ensure_ascii=False)
         write_atomically(json_file, f"{content}\n".encode())
     if fix is not None:
-        copy = fixed(found, folder=fix, root=root, order=order)
-        command = ["python", "train.py", *words(copy, fix, parts)]
+        copy = fixed(found, folder=fix, root=root)
         sys.stdout.write(
-            f"\n{fix}: {copy.pairs:,} pairs, {copy.images:,} images; pictures: {_told(copy.linked)}\n"
-            f"left out: {numbers_left_out(copy)}; each is named in {fix / 'left_out.jsonl'}\n{shlex.join(command)}\n"
+            "\n".join(["", *about(copy, fix), shlex.join(["python", "train.py", *words(copy, fix, parts)]), ""])
         )
     return int(found.wrong)
-
-
-def _told(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {how}" for how, count in counts.items())
 
 
 def _composed(options: Sequence[str]) -> DictConfig:

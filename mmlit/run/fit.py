@@ -122,6 +122,8 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
             log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
+    if told := parts.data.unnamed_splits():
+        log.info("rows of splits that no option names: %s", told)
     if job.config.fit and parts.trainer.is_global_zero:
         for line in cautions(parts.trainer, parts.data):
             log.warning(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.real_files import content, picture
+from filelock import FileLock
 from PIL import Image
 
 from mmlit.cli import main
@@ -34,6 +35,7 @@ def spoilt(tmp_path) -> Path:
         ["im/10.jpg", "x", "train", ""],
     ]
     rows += [["im/6.jpg", "caption 6", "train", ""], ["im/7.jpg", "caption 6", "train", ""]]
+    rows += [["im/8.jpg", "a", "trian", ""], ["im/8.jpg", "b", "dev", ""], ["im/9.jpg", "c", "trian", ""]]
     with (root / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "caption", "split", "tags"], *rows])
     return root
@@ -58,6 +60,7 @@ def test_everything_that_is_wrong_is_named_by_row(spoilt, tmp_path, capsys):
         "unreadable": [("train", "pairs.csv: line 3")],
         "shared": [("train", "pairs.csv: line 17")],
         "leak": [("train", "pairs.csv: line 7")],
+        "unnamed": [("trian", "pairs.csv: line 20"), ("dev", "pairs.csv: line 21")],
         "same_file": [("train", "pairs.csv: line 6")],
         "same_pair": [("train", "pairs.csv: line 18")],
         "same_caption": [("train", "pairs.csv: line 8")],
@@ -75,39 +78,79 @@ def test_everything_that_is_wrong_is_named_by_row(spoilt, tmp_path, capsys):
     assert "pairs.csv: line 3 names 'im/1.jpg': " in printed
     assert "(pairs.csv: line 13)" in printed
     assert "5 things are wrong" in printed
+    assert (
+        "note: rows of splits that no option names: 2\n  pairs.csv: line 20 is the first of 2 rows of split" in printed
+    )
+    assert "pairs.csv: line 21 is the only row of split 'dev'" in printed
 
 
 def test_the_copy_has_nothing_wrong_and_the_original_is_left_alone(spoilt, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*")}
     assert main(options(spoilt, "--fix", str(tmp_path / "copy"))) == 1
     assert {path: path.stat().st_mtime_ns for path in spoilt.rglob("*")} == before
-    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert "unnamed 3" in printed
+    assert "hard links\na link is the picture itself: one that is edited in place changes in the original" in printed
+    command = shlex.split(printed.splitlines()[-1])
     assert command[:2] == ["python", "train.py"]
     assert main(["data", "check", *command[2:], "--json", str(tmp_path / "copy.json")]) == 0
     found = json.loads((tmp_path / "copy.json").read_text())
     assert found["splits"]["test"]["pairs"] == 2
     assert found["splits"]["train"]["tags"] == {"red": 6, "blue": 1}
     source = TablePairs(
-        root=tmp_path / "copy", file="pairs.jsonl", images=".", columns=None, image="image", caption="caption",
-        image_id="image_id", split="split", tags="tags",
+        root=tmp_path / "copy", file="pairs.jsonl", images=".", columns=None, delimiter=None, image="image",
+        caption="caption", image_id="image_id", split="split", tags="tags",
     )  # fmt: skip
     kept = content(source.read("train"))
     assert kept["pictures/im/3.jpg"] == ["caption 3", "caption 4"]  # equal files are one picture
     assert kept["pictures/im/6.jpg"] == ["caption 6", "two\nlines"]
     assert set(kept) == {f"pictures/im/{n}.jpg" for n in (0, 3, 6, 7, 8, 9)}
-    left_out = [json.loads(line)["kind"] for line in (tmp_path / "copy" / "left_out.jsonl").read_text().splitlines()]
-    assert sorted(left_out) == ["leak", "missing", "row", "same_pair", "shared", "unreadable"]
+    left_out = [json.loads(line) for line in (tmp_path / "copy" / "left_out.jsonl").read_text().splitlines()]
+    by_kind = {row["kind"]: [row[key] for key in ("reason", "image", "caption")] for row in left_out}
+    assert by_kind["missing"] == ["there is no such file", "im/2.jpg", "caption 2"]
+    assert by_kind["leak"] == ["equal to 'im/11.jpg' of test (pairs.csv: line 13)", "im/5.jpg", "caption 5"]
+    assert by_kind["same_pair"] == ["repeats pairs.csv: line 8", "im/6.jpg", "caption 6"]
+    assert by_kind["unreadable"][1:] == ["im/1.jpg", "caption 1"]
+    assert "runcated" in by_kind["unreadable"][0]
+    assert by_kind["row"] == ["has no caption or an empty one, got ''", None, None]
+    assert sorted(row["kind"] for row in left_out) == [
+        "leak",
+        "missing",
+        "row",
+        "same_pair",
+        "shared",
+        "unnamed",
+        "unnamed",
+        "unreadable",
+    ]
 
 
 @pytest.mark.parametrize("where", ["data/copy", "data"])
-def test_a_copy_goes_to_a_new_folder_outside(spoilt, capsys, where):
+def test_a_copy_goes_to_a_new_folder_outside(spoilt, capsys, monkeypatch, where):
+    """Which is known before anything is read."""
+    monkeypatch.setattr(TablePairs, "survey", lambda *_: pytest.fail("read"))
     with pytest.raises(SystemExit):
         main(options(spoilt, "--fix", str(spoilt.parent / where)))
     assert "--fix" in capsys.readouterr().err
 
 
+def test_what_a_killed_writing_left_is_gone_after_the_next(spoilt, tmp_path, capsys):
+    left = tmp_path / ".copy.unfinished"
+    (left / "pictures" / "im").mkdir(parents=True)
+    (left / "pictures" / "im" / "0.jpg").write_bytes(b"half")
+    (left / ".lock").touch()
+    with FileLock(left / ".lock"), pytest.raises(SystemExit):
+        main(options(spoilt, "--fix", str(tmp_path / "copy")))
+    assert "another process writes it" in capsys.readouterr().err
+    assert main(options(spoilt, "--fix", str(tmp_path / "copy"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "data"}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {"pairs.jsonl", "left_out.jsonl", "pictures"}
+    picture_of = lambda root, name: (root / name).read_bytes()  # noqa: E731
+    assert picture_of(tmp_path / "copy" / "pictures", "im/0.jpg") == picture_of(spoilt, "im/0.jpg")
+
+
 def test_other_data_is_checked_and_mended_too(coco, tmp_path, capsys):
-    """COCO's layout, whose pictures two folders hold; ids that two splits share by mistake are made anew."""
+    """COCO's layout, whose pictures two folders hold; an image whose id is another split's too is left out."""
     coco("train", {1: ["a", "b"], 2: ["c"]}, year="2014")
     coco("val", {1: ["d"], 3: ["e", "e"]}, year="2014", first_caption=10)
     for path in (tmp_path / "val2014").iterdir():  # the ids are the same, the pictures are not
@@ -118,8 +161,33 @@ def test_other_data_is_checked_and_mended_too(coco, tmp_path, capsys):
     assert (
         "images row 0 (id 1) names 'train2014/COCO_train2014_000000000001.jpg', whose id 1 is also that of" in printed
     )
-    assert "same_pair 1" in printed
+    assert "left out: shared 2, same_pair 1;" in printed
     assert main(["data", "check", *shlex.split(printed.splitlines()[-1])[2:]]) == 0
+    kept = [json.loads(line) for line in (tmp_path.parent / "mended" / "pairs.jsonl").read_text().splitlines()]
+    assert [(row["image_id"], row["split"]) for row in kept] == [(2, "train"), (1, "val"), (3, "val")]
+
+
+def test_one_thing_and_nothing_are_told_as_such(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / "data" / f"{number}.jpg", number)
+    table = tmp_path / "data" / "pairs.csv"
+    table.write_text("image,caption,split,tags\n0.jpg,x,train,\n1.jpg,y,test,\n1.jpg,,test,\n")
+    assert main(options(tmp_path / "data")) == 1
+    assert "\n1 thing is wrong\n" in (printed := capsys.readouterr().out)
+    assert "train: 1 size: 12" in printed
+    table.write_text("image,caption,split,tags\n0.jpg,x,train,\n1.jpg,y,test,\n")
+    assert main(options(tmp_path / "data", "--fix", str(tmp_path / "copy"))) == 0
+    assert "\nleft out: nothing\npython train.py" in capsys.readouterr().out
+
+
+def test_a_split_of_which_nothing_is_left_is_told(tmp_path, capsys):
+    for number in range(2):
+        picture(tmp_path / "data" / f"{number}.jpg", number)
+    rows = ["0.jpg,x,1,train,", "1.jpg,y,1,test,"]
+    (tmp_path / "data" / "pairs.csv").write_text("\n".join(["image,caption,id,split,tags", *rows]))
+    with pytest.raises(SystemExit):
+        main(options(tmp_path / "data", "data.source.image_id=id", "--fix", str(tmp_path / "copy")))
+    assert "--fix: nothing would be left of split train" in capsys.readouterr().err
 
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Tables of pairs: every form, every refusal by file and row."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ JOINED = {"a.jpg": ["a dog", 'a "big", brown dog'], "b.jpg": ["a cat"]}
 
 
 def table(root: Path, file: str, **options) -> TablePairs:
-    defaults = {"images": ".", "columns": None, "image": "image", "caption": "caption"}
+    defaults = {"images": ".", "columns": None, "delimiter": None, "image": "image", "caption": "caption"}
     optional = dict.fromkeys(("image_id", "split", "tags"))
     return TablePairs(root=root, file=file, **{**defaults, **optional, **options})
 
@@ -89,6 +90,39 @@ def test_paths_are_spelt_in_one_way(tmp_path):
     assert content(table(tmp_path, "x.csv", images="im").read("all")) == {"im/a.jpg": ["1", "2", "3", "4", "5"]}
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "file", "lines"),
+    [
+        ("|", "x.csv", ["image | number| caption", 'a.jpg| 0| "Stop", it says, "now".', 'b.jpg| 1| "so; on"']),
+        (";", "x.csv", ["image;number;caption", 'a.jpg;0;"""Stop"", it says, ""now""."', 'b.jpg;1;"so; on"']),
+        ("tab", "x.csv", ["image\tnumber\tcaption", 'a.jpg\t0\t"Stop", it says, "now".', "b.jpg\t1\tso; on"]),
+        (",", "x.tsv", ["image,number,caption", 'a.jpg,0,"""Stop"", it says, ""now""."', "b.jpg,1,so; on"]),
+    ],
+)
+def test_other_delimiters(tmp_path, delimiter, file, lines):
+    """Flickr30k's own table, European spreadsheets; told where the first row shows it."""
+    written(tmp_path, file, "\n".join(lines))
+    with pytest.raises(ValueError, match=re.escape(f"'data.source.delimiter=\"{delimiter}\"'")):
+        table(tmp_path, file).read("all")
+    captions = table(tmp_path, file, delimiter=delimiter, image_id="number").read("all")
+    assert content(captions) == {"a.jpg": ['"Stop", it says, "now".'], "b.jpg": ["so; on"]}
+    assert captions.image_id.tolist() == [0, 1]
+
+
+def test_delimiters_that_are_none(tmp_path):
+    for delimiter in ("", "||", " ", '"'):
+        with pytest.raises(ValueError, match=r"data\.source\.delimiter must be one character"):
+            table(tmp_path, "x.csv", delimiter=delimiter)
+    written(tmp_path, "x.json", "[]")
+    with pytest.raises(ValueError, match=r"delimiter=; is of a CSV or TSV file; .*x\.json is none"):
+        table(tmp_path, "x.json", delimiter=";").read("all")
+    written(tmp_path, "x.csv", "image|caption\na.jpg|x\nb.jpg 4 y\n")
+    with pytest.raises(
+        ValueError, match=r"line 3 has 1 cell, not 2; write a file whose captions hold '\|' or new lines"
+    ):
+        table(tmp_path, "x.csv", delimiter="|").read("all")
+
+
 def test_ids_and_tags(tmp_path):
     text = 'image,caption,id,tags\na.jpg,x,0012,"red, blue"\nb.jpg,y,-7,\na.jpg,z,0012,blue;green\n'
     written(tmp_path, "x.csv", text)
@@ -125,9 +159,12 @@ def test_parquet_numbers_that_became_floats_are_ids(tmp_path):
         ("x.csv", "image,caption\nb/../../a.jpg,x\n", "line 2 names 'b/../../a.jpg', which is no file below"),
         ("x.csv", "file,title\na,b\n", r"no column 'image' \(data.source.image\); there are: 'file', 'title'; a"),
         ("x.csv", "image,image,caption\na,b,c\n", "2 columns 'image'"),
-        ("x.csv", "", "x.csv: no column 'image'"),
+        ("x.csv", "", "x.csv is empty"),
+        ("x.parquet", "", "x.parquet is empty"),
         ("x.csv", 'image,"caption\n', "x.csv: line 1 is no row of a table"),
-        ("x.csv", "image,caption\n", "x.csv: no pairs in it"),
+        ("x.csv", "image,caption\n", "x.csv has no rows"),
+        ("x.csv", "image,caption\n\n", "x.csv has no rows"),
+        ("x.jsonl", "\n", "x.jsonl has no rows"),
         ("x.json", '{"image": "a"}', "x.json: no list of rows"),
         ("x.json", "[{", "x.json: broken JSON"),
         ("x.json", '[{"image": "a", "caption": 3}]', "x.json: row 0 has caption 3: a string is wanted"),
@@ -138,7 +175,7 @@ def test_parquet_numbers_that_became_floats_are_ids(tmp_path):
         ("x.jsonl", '{"image": "a", "caption": "b"}\n\n[1]\n', "x.jsonl: line 3 is list, not an object"),
         ("x.jsonl", '{"image": "a", "caption": "b"}\n{"im', "x.jsonl: line 2 is broken JSON"),
         ("x.parquet", "PAR", "x.parquet: no Parquet file"),
-        ("x.txt", "a", "x.txt: a table of pairs ends in .parquet, .csv, .tsv, .json, .jsonl, not '.txt'"),
+        ("x.txt", "a", "x.txt: a table of pairs ends in .*, .csv, .tsv, .json, .jsonl, not '.txt'; export it as CSV or"),
     ],
 )  # fmt: skip
 def test_refusals_name_file_and_row(tmp_path, file, text, told):
@@ -147,10 +184,19 @@ def test_refusals_name_file_and_row(tmp_path, file, text, told):
         table(tmp_path, file).read("all")
 
 
+def test_a_folder_is_no_table(tmp_path):
+    (tmp_path / "im").mkdir()
+    with pytest.raises(
+        ValueError, match=r"data\.source\.file: .*/im is a folder; .*data=folder_pairs data\.root=.*/im$"
+    ):
+        table(tmp_path, "im").read("all")
+
+
 def test_other_encodings_are_told(tmp_path):
     written(tmp_path, "x.csv", "image,caption\na.jpg,a dog\nb.jpg,caf\xe9\n", "latin-1")
-    with pytest.raises(ValueError, match=r"x\.csv: line 3 is not UTF-8: 'caf"):
-        table(tmp_path, "x.csv").read("all")
+    told = r"x\.csv is not UTF-8 \(first at line 3\); convert it: iconv -f latin1 -t utf8 x\.csv > utf8\.csv"
+    with pytest.raises(ValueError, match=told):
+        table(tmp_path, "x.csv").survey("all")
     written(tmp_path, "x.tsv", "image\tcaption\n", "utf-16")
     with pytest.raises(ValueError, match=r"x\.tsv: UTF-16; write it as UTF-8"):
         table(tmp_path, "x.tsv").read("all")
@@ -179,9 +225,24 @@ def test_all_bad_rows_are_found_and_the_rest_is_kept(tmp_path):
     assert survey.captions.image_id.tolist() == [1, 4]
     assert survey.places.to_pylist() == [f"x.csv: line {line}" for line in (2, 7, 10)]
     with pytest.raises(
-        ValueError, match=r"x\.csv: line 3 has no caption.*\(5 such rows: mmlit data check lists them\)"
+        ValueError, match=r"line 3 has no caption.*\(5 such rows in this split; mmlit data check lists what"
     ):
         table(tmp_path, "x.csv", image_id="id").read("all")
+
+
+def test_rows_of_splits_that_no_option_names_are_told(tmp_path):
+    """Also where the table was read before, and of a part that is set aside."""
+    for number in range(9):
+        picture(tmp_path / f"{number}.jpg", number)
+    parts = ["train"] * 4 + ["trian", "val", "dev", " trian ", "test"]
+    rows = "".join(f"{number}.jpg,caption,{part}\n" for number, part in enumerate(parts))
+    written(tmp_path, "x.csv", f"image,caption,part\n{rows}")
+    source = lambda root: table(Path(root), "x.csv", split="part")  # noqa: E731
+    for val, told in (("val", ""), (1, "val 1 (first: x.csv: line 7), ")):
+        for _ in range(2):
+            data = module(tmp_path, source, val=val, cache=tmp_path / "cache")
+            assert data.unnamed_splits() == f"trian 2 (first: x.csv: line 6), {told}dev 1 (first: x.csv: line 8)"
+    assert module(tmp_path, source, train="train+trian", val="val+dev").unnamed_splits() == ""
 
 
 def test_splits_of_one_file_and_of_several(tmp_path):
@@ -245,5 +306,5 @@ def test_shares_out_of_range_are_refused(tmp_path, changes, told):
 
 def test_a_missing_picture_is_told_by_file_and_line(tmp_path):
     picture(tmp_path / "b.jpg")
-    with pytest.raises(FileNotFoundError, match=r"pairs\.csv: line 2 names 'a.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"csv: line 2 names 'a.jpg'.*\(1 of 2 .*\); mmlit data check lists"):
         looked_for(table(tmp_path, write_form(tmp_path, "csv")).read("all"))

@@ -12,7 +12,7 @@ from mmlit.data.captions import Captions
 from mmlit.data.check.pictures import Picture, pictures, summary
 from mmlit.data.datamodule import Source
 from mmlit.data.folder import with_pictures
-from mmlit.data.survey import Survey, Surveyable
+from mmlit.data.survey import Survey, Surveyable, unnamed_splits
 
 #: what is found: is it wrong (training refuses it, or the numbers would mean nothing) or only worth knowing; heading
 KINDS = {
@@ -22,6 +22,7 @@ KINDS = {
     "unreadable": (True, "pictures that cannot be decoded"),
     "shared": (True, "images in two splits"),
     "leak": (True, "equal files in two splits"),
+    "unnamed": (False, "rows of splits that no option names"),
     "same_file": (False, "equal files under two names"),
     "same_pair": (False, "pairs that come twice"),
     "same_caption": (False, "captions of several images"),
@@ -33,7 +34,8 @@ _SHARED = {"file": "which is", "id": "whose id {} is also that of"}
 
 class Finding(NamedTuple):
     """`place` is file and row; `what` goes on from there. `image` and `of` number the image in its split, where known;
-    `other` is the split and image that it is equal to."""
+    `other` is the split and image that it is equal to; `rows` how many rows it stands for;
+    `reason` is `what` without the picture's name."""
 
     kind: str
     split: str
@@ -41,6 +43,8 @@ class Finding(NamedTuple):
     what: str
     image: int = -1
     other: tuple[str, int] | None = None
+    rows: int = 1
+    reason: str = ""
 
 
 class Split(NamedTuple):
@@ -61,6 +65,23 @@ class Split(NamedTuple):
         """Where an image is named."""
         captions = self.captions
         return str(captions.source.name if captions.places is None else captions.places[image])
+
+    def file(self, image: int) -> str:
+        """An image's file, or its place in an archive."""
+        return self.place(image) if self.packed else str(self.captions.files[image])
+
+    def known(self, image: int, of: str = "", place: str = "") -> str:
+        """A picture, its split where `of` says so, and where it is named."""
+        return f"{self.place(image)}{of}" if self.packed else f"{self.file(image)!r}{of} ({place or self.place(image)})"
+
+    def told(self, image: int, reason: str) -> str:
+        """How a sentence that begins with the place goes on: a row names a picture, a place in an archive is one."""
+        return f"is a picture{reason}" if self.packed else f"names {self.file(image)!r}{reason}"
+
+    @property
+    def packed(self) -> bool:
+        """Whether pictures lie in archives."""
+        return self.captions.spans is not None
 
 
 class Checked(NamedTuple):
@@ -104,6 +125,9 @@ def checked(
         raise failed[0]
     for one, other in combinations(splits, 2):
         findings += _between(one, other, splits)
+    for name, (count, place) in unnamed_splits((split.captions for split in splits.values()), names).items():
+        what = f"is the {'only row' if count == 1 else f'first of {count:,} rows'} of split {name!r}"
+        findings.append(Finding("unnamed", name, place, what, rows=count))
     return Checked(splits, findings)
 
 
@@ -142,16 +166,18 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
 def _within(name: str, split: Split) -> Iterator[Finding]:
     captions = split.captions
     for image in [] if captions.missing is None else captions.missing.tolist():
-        yield Finding("missing", name, split.place(image), f"names {captions.files[image].as_py()!r}", image)
+        what = split.told(image, "")
+        yield Finding("missing", name, split.place(image), what, image, reason="there is no such file")
     first: dict[bytes, int] = {}
     for picture in split.pictures:
-        file = repr(captions.files[picture.image].as_py())
+        place = split.place(picture.image)
         if picture.error:
-            what = f"names {file}: {picture.error}"
-            yield Finding("unreadable", name, split.place(picture.image), what, picture.image)
+            what = split.told(picture.image, f"{' that cannot be decoded' * split.packed}: {picture.error}")
+            yield Finding("unreadable", name, place, what, picture.image, reason=picture.error)
         elif (before := first.setdefault(picture.content, picture.image)) != picture.image:
-            what = f"names {file}, equal to {captions.files[before].as_py()!r} ({split.place(before)})"
-            yield Finding("same_file", name, split.place(picture.image), what, picture.image, (name, before))
+            reason = f"equal to {split.known(before)}"
+            what = split.told(picture.image, f", {reason}")
+            yield Finding("same_file", name, place, what, picture.image, (name, before), reason=reason)
     yield from _captions(name, split)
 
 
@@ -164,7 +190,7 @@ def _captions(name: str, split: Split) -> Iterator[Finding]:
     _, first, inverse = np.unique(image * len(codes.dictionary) + code, return_index=True, return_inverse=True)
     for text in np.flatnonzero(first[inverse] != np.arange(len(code))).tolist():
         before = split.row(int(first[inverse[text]]), int(image[text]))
-        what = f"repeats {captions.texts[text].as_py()!r} of {captions.files[image[text]].as_py()!r} ({before})"
+        what = f"repeats {captions.texts[text].as_py()!r} of {split.known(int(image[text]), place=before)}"
         yield Finding("same_pair", name, split.row(text, int(image[text])), what, int(image[text]))
     own = np.sort(first)  # each pair once
     told, begins, times = np.unique(code[own], return_index=True, return_counts=True)
@@ -192,7 +218,7 @@ def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding
     for picture in splits[one].pictures:
         if not picture.error and picture.content in content:
             twins.setdefault(picture.image, ("leak", "equal to", content[picture.content]))
-    for image, (kind, what, twin) in sorted(twins.items()):
-        told = f"names {here.files[image].as_py()!r}, {what} {there.files[twin].as_py()!r} of {other}"
-        place_there = splits[other].place(twin)
-        yield Finding(kind, one, splits[one].place(image), f"{told} ({place_there})", image, (other, twin))
+    for image, (kind, shown, twin) in sorted(twins.items()):
+        reason = f"{shown} {splits[other].known(twin, of=f' of {other}')}"
+        told, place = splits[one].told(image, f", {reason}"), splits[one].place(image)
+        yield Finding(kind, one, place, told, image, (other, twin), reason=reason)

@@ -4,16 +4,23 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from mmlit.data.captions import Captions
-from mmlit.data.check.findings import Checked, Split
+from mmlit.data.check.findings import Checked, Finding, Split
+from mmlit.data.survey import counted
 
 #: of the copy
 FILE_NAME = "pairs.jsonl"
 LEFT_OUT = "left_out.jsonl"
+_LOCK = ".lock"
+#: how pictures got there
+HARD, SYMBOLIC = "hard links", "symbolic links"
 
 
 class Fixed(NamedTuple):
@@ -27,102 +34,122 @@ class Fixed(NamedTuple):
     linked: dict[str, int]
 
 
-def fixed(checked: Checked, *, folder: Path, root: Path, order: Sequence[str]) -> Fixed:
+class _Left(NamedTuple):
+    """A line of `left_out.jsonl`; `image` and `caption` are None where a row could not be read."""
+
+    kind: str
+    split: str
+    place: str
+    reason: str
+    image: str | None
+    caption: str | None
+
+
+def fixed(checked: Checked, *, folder: Path, root: Path) -> Fixed:
     """Writes the sound pairs to `folder`, with links to their pictures; nothing below `root` is touched.
 
-    Left out are: rows that cannot be used, pictures that are missing or cannot be decoded, a pair's second coming, and,
-    of what two splits share, the share of the one that is later in `order`. Captions of equal files are joined.
+    Left out are: rows that cannot be used or are of splits that no option names, pictures that are missing or cannot be
+    decoded, a pair's second coming, and, of what two splits share, the share of the one that was checked first.
+    Captions of equal files are joined.
 
     Raises:
-        ValueError: if `folder` is there already or lies in `root`, or a split could not be read.
+        ValueError: if `folder` is there already or lies in `root`, or a split could not be read or would be empty.
     """
-    _require_place(folder, root)
+    require_place(folder, root)
     if unread := [finding for finding in checked.findings if finding.kind == "split"]:
         raise ValueError(f"--fix: split {unread[0].place} {unread[0].what}")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    try:
-        told = _write(checked, beside, order)
+    with _beside(folder) as beside:
+        told = _write(checked, beside)
+        (beside / _LOCK).unlink()
         beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return told
 
 
-def _require_place(folder: Path, root: Path) -> None:
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder that this process alone fills, whatever a killed one left in it; gone in the end."""
+    beside = folder.with_name(f".{folder.name}.unfinished")
+    beside.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(beside / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"--fix {folder}: another process writes it") from None
+    try:
+        for path in beside.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        lock.release()
+
+
+def require_place(folder: Path, root: Path) -> None:
+    """Whether a copy can go to `folder`.
+
+    Raises:
+        ValueError: if something is there already, or it lies in `root`.
+    """
     if folder.exists():
         raise ValueError(f"--fix {folder}: there is something already; name a new folder")
     if folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"--fix {folder} must lie outside {root}, which is left as it is")
 
 
-def _write(checked: Checked, folder: Path, order: Sequence[str]) -> Fixed:
-    excluded, joins = _excluded(checked, order)
-    known_ids = _ids_agree(checked.splits, excluded)
-    left_out = [finding._asdict() for finding in checked.findings if finding.kind == "row"]
+def _write(checked: Checked, folder: Path) -> Fixed:
+    excluded, joins = _excluded(checked)
+    rows = [finding for finding in checked.findings if finding.kind in ("row", "unnamed")]
+    left_out = [_Left(each.kind, each.split, each.place, each.what, None, None) for each in rows]
     linked: Counter[str] = Counter()
     pairs, images = 0, set()
     tagged = any(split.captions.tags is not None for split in checked.splits.values())
     with (folder / FILE_NAME).open("w", encoding="utf-8") as lines:
         for name, split in checked.splits.items():
             files = _Files(name, split, folder, linked)
-            seen: set[tuple[int, str]] = set()
+            seen: dict[tuple[int, str], str] = {}
             for image, text, row in _rows(split.captions):
                 owner = joins.get((name, image), image)
-                place = {"split": name, "place": split.row(row, image)}
-                if (name, owner) in excluded:
-                    left_out.append({"kind": excluded[name, owner], **place, "what": text})
-                elif (owner, text) in seen:
-                    left_out.append({"kind": "same_pair", **place, "what": text})
+                place = split.row(row, image)
+                if finding := excluded.get((name, owner)):
+                    left_out.append(_Left(finding.kind, name, place, finding.reason, split.file(image), text))
+                elif before := seen.get((owner, text)):
+                    left_out.append(_Left("same_pair", name, place, f"repeats {before}", split.file(image), text))
                 else:
-                    seen.add((owner, text))
-                    entry: dict[str, Any] = {"image": files[owner], "caption": text, "split": name}
-                    if known_ids:
-                        entry["image_id"] = int(split.captions.image_id[owner])
+                    seen[owner, text] = place
+                    id_ = int(split.captions.image_id[owner])
+                    entry: dict[str, Any] = {"image": files[owner], "caption": text, "split": name, "image_id": id_}
                     if split.captions.tags is not None:
                         entry["tags"] = split.captions.tags[owner].as_py()
                     lines.write(f"{json.dumps(entry, ensure_ascii=False)}\n")
                     pairs += 1
+            if not seen:
+                raise ValueError(f"--fix: nothing would be left of split {name}")
             images |= {(name, owner) for owner, _ in seen}
-    if not pairs:
-        raise ValueError("--fix: nothing would be left")
     with (folder / LEFT_OUT).open("w", encoding="utf-8") as lines:
-        for entry in left_out:
-            told = {key: entry[key] for key in ("kind", "split", "place", "what")}
-            lines.write(f"{json.dumps(told, ensure_ascii=False)}\n")
-    options = ["data.source.split=split", *(["data.source.image_id=image_id"] if known_ids else [])]
+        lines.writelines(f"{json.dumps(left._asdict(), ensure_ascii=False)}\n" for left in left_out)
+    options = ["data.source.split=split", "data.source.image_id=image_id"]
     options += ["data.source.tags=tags"] if tagged else []
-    return Fixed(options, pairs, len(images), dict(Counter(entry["kind"] for entry in left_out)), dict(linked))
+    counts = Counter(left.kind for left in left_out)
+    counts.update({"unnamed": sum(finding.rows - 1 for finding in rows)})
+    return Fixed(options, pairs, len(images), dict(+counts), dict(linked))
 
 
-def _excluded(checked: Checked, order: Sequence[str]) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], int]]:
+def _excluded(checked: Checked) -> tuple[dict[tuple[str, int], Finding], dict[tuple[str, int], int]]:
     """Images that are left out, and why; those whose captions join another's."""
-    excluded: dict[tuple[str, int], str] = {}
+    excluded: dict[tuple[str, int], Finding] = {}
     joins: dict[tuple[str, int], int] = {}
-    content = {
-        (name, picture.image): picture.content for name, split in checked.splits.items() for picture in split.pictures
-    }
     for finding in checked.findings:
         here, there = (finding.split, finding.image), finding.other
         if finding.kind in ("missing", "unreadable"):
-            excluded[here] = finding.kind
+            excluded[here] = finding
         elif there and finding.kind == "same_file":
             joins[here] = there[1]
-        # where splits share no more than an id, both images stay, and get new ids
-        elif there and content.get(here) == content.get(there):
-            excluded.setdefault(max(here, there, key=lambda each: order.index(each[0])), finding.kind)
+        elif there:
+            excluded.setdefault(here, finding)
     return excluded, joins
-
-
-def _ids_agree(splits: dict[str, Split], excluded: dict[tuple[str, int], str]) -> bool:
-    """Whether no id stands for two images that stay."""
-    ids = [
-        int(id_)
-        for name, split in splits.items()
-        for image, id_ in enumerate(split.captions.image_id)
-        if (name, image) not in excluded
-    ]
-    return len(set(ids)) == len(ids)
 
 
 def _rows(captions: Captions) -> Iterator[tuple[int, str, int]]:
@@ -165,8 +192,8 @@ def _link(source: Path, target: Path) -> str:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         target.symlink_to(source)
-        return "symbolic links"
-    return "hard links"
+        return SYMBOLIC
+    return HARD
 
 
 def words(fixed: Fixed, folder: Path, parts: dict[str, Any]) -> list[str]:
@@ -175,6 +202,13 @@ def words(fixed: Fixed, folder: Path, parts: dict[str, Any]) -> list[str]:
     return ["data=pairs", f"data.root={folder}", f"data.source.file={FILE_NAME}", *fixed.options, *splits]
 
 
-def numbers_left_out(fixed: Fixed) -> str:
-    """Why how many rows or pairs were left out."""
-    return ", ".join(f"{kind} {count:,}" for kind, count in fixed.left_out.items()) or "nothing"
+def about(fixed: Fixed, folder: Path) -> list[str]:
+    """What the copy holds and what it lacks, in lines."""
+    linked = ", ".join(
+        f"{count:,} {how if count > 1 else how.removesuffix('s')}" for how, count in fixed.linked.items()
+    )
+    lines = [f"{folder}: {counted(fixed.pairs, 'pair')}, {counted(fixed.images, 'image')}; pictures: {linked}"]
+    if any(how in fixed.linked for how in (HARD, SYMBOLIC)):
+        lines.append("a link is the picture itself: one that is edited in place changes in the original, too")
+    left_out = ", ".join(f"{kind} {count:,}" for kind, count in fixed.left_out.items())
+    return [*lines, f"left out: {left_out}; each is named in {folder / LEFT_OUT}" if left_out else "left out: nothing"]

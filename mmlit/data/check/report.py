@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmlit.data.check.findings import KINDS, Checked, Finding
+from mmlit.data.survey import counted
 
 #: findings of a kind that the table shows
 _SHOWN = 10
@@ -18,12 +19,18 @@ def as_table(checked: Checked, *, root: object) -> str:
         lines += [f"{name}: {line}" for line in _pictures(split.facts)]
         if "tags" in split.facts:
             tags = split.facts["tags"]
-            lines.append(f"{name}: {len(tags):,} tags: {_counts(dict(list(tags.items())[:_SHOWN]))}")
+            lines.append(f"{name}: {counted(len(tags), 'tag')}: {_counts(dict(list(tags.items())[:_SHOWN]))}")
     for kind, (wrong, heading) in KINDS.items():
         if found := [finding for finding in checked.findings if finding.kind == kind]:
             lines += ["", *_block(f"{'WRONG' if wrong else 'note'}: {heading}: {len(found):,}", found)]
     count = sum(KINDS[finding.kind][0] for finding in checked.findings)
-    return "\n".join([*lines, "", f"{count:,} things are wrong" if count else "nothing is wrong"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{counted(count, 'thing')} {'is' if count == 1 else 'are'} wrong" if count else "nothing is wrong",
+        ]
+    )
 
 
 def as_dict(checked: Checked, *, root: object) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def _pictures(facts: dict[str, Any]) -> Iterator[str]:
     yield f"{found['readable']:,} of {facts['images']:,} pictures can be read"
     if found["readable"]:
         width, height = ("{} to {}".format(*found[side]) for side in ("width", "height"))
-        yield f"{found['sizes']:,} sizes: {width} px wide, {height} px high"
+        yield f"{counted(found['sizes'], 'size')}: {width} px wide, {height} px high"
         yield f"{_counts(found['formats'])}; modes {_counts(found['modes'])}"
         if found["marks"]:
             yield _counts(found["marks"])
