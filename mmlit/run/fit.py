@@ -110,23 +110,7 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
         parts.data.setup("fit")
         parts.module.origin["training"] = parts.data.training_facts()
     parts.data.setup("test")
-    tables = [reader.tokens for reader in parts.data.readers.values()]
-    if cut := sum(table.num_truncated for table in tables):
-        log.warning(
-            "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
-            cut, sum(len(table.lengths) for table in tables), parts.module.text_encoder.spec.max_length,
-        )  # fmt: skip
-    for tower in ("image_encoder", "text_encoder"):
-        node = job.config[tower]
-        if job.config.fit and not stored and node.get("freeze") and node.get("weights") is None:
-            log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
-    for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
-        log.info(line)
-    if told := parts.data.unnamed_splits():
-        log.info("rows of splits that no option names: %s", told)
-    if job.config.fit and parts.trainer.is_global_zero:
-        for line in cautions(parts.trainer, parts.data):
-            log.warning(line)
+    _tell(job, parts, trained_before=stored is not None)
     if job.config.fit:
         parts.data.look_at_galleries()
     cost = _fill(parts) if parts.features else {}
@@ -141,6 +125,29 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
                 "split=%s is what this checkpoint learned or was selected on: no test", parts.data.names["test"]
             )
     return cost
+
+
+def _tell(job: Job, parts: Parts, *, trained_before: bool) -> None:
+    """What the run is about to do, and what of it may not be meant so; the first of a run's processes speaks for all."""
+    if not parts.trainer.is_global_zero:
+        return
+    tables = [reader.tokens for reader in parts.data.readers.values()]
+    if cut := sum(table.num_truncated for table in tables):
+        log.warning(
+            "%d of %d captions are longer than text_encoder.max_length=%d tokens and lose their end",
+            cut, sum(len(table.lengths) for table in tables), parts.module.text_encoder.spec.max_length,
+        )  # fmt: skip
+    for tower in ("image_encoder", "text_encoder"):
+        node = job.config[tower]
+        if job.config.fit and not trained_before and node.get("freeze") and node.get("weights") is None:
+            log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
+    for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
+        log.info(line)
+    if told := parts.data.unnamed_splits():
+        log.info("rows of splits that no option names: %s", told)
+    if job.config.fit:
+        for line in cautions(parts.trainer, parts.data):
+            log.warning(line)
 
 
 def _fill(parts: Parts) -> dict[str, float]:
