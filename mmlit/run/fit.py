@@ -128,7 +128,7 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
 
 
 def _tell(job: Job, parts: Parts, *, trained_before: bool) -> None:
-    """What the run is about to do, and what of it may not be meant so; the first of a run's processes speaks for all."""
+    """What the run is about to do, and what of it may not be meant so; the first of its processes speaks for all."""
     if not parts.trainer.is_global_zero:
         return
     tables = [reader.tokens for reader in parts.data.readers.values()]
