@@ -17,7 +17,7 @@ from mmlit.data.survey import Survey, Surveyable, unnamed_splits
 #: what is found: is it wrong (training refuses it, or the numbers would mean nothing) or only worth knowing; heading
 KINDS = {
     "split": (True, "splits that cannot be read"),
-    "row": (True, "rows that cannot be used"),
+    "row": (True, "rows or samples that cannot be used"),
     "missing": (True, "pictures that are not there"),
     "unreadable": (True, "pictures that cannot be decoded"),
     "shared": (True, "images in two splits"),
@@ -198,7 +198,8 @@ def _captions(name: str, split: Split) -> Iterator[Finding]:
     for number in several[np.argsort(-times[several], kind="stable")].tolist():
         text = int(own[begins[number]])
         caption = codes.dictionary[int(told[number])].as_py()
-        what = f"names an image that is described as {caption!r}, as are others: {times[number] - 1}"
+        which = "is a picture" if split.packed else "names an image"
+        what = f"{which} that is described as {caption!r}, as are others: {times[number] - 1}"
         yield Finding("same_caption", name, split.row(text, int(image[text])), what)
 
 
