@@ -168,8 +168,8 @@ def _make(maker: ShardMaker, missing: Sequence[Shard], *, workers: int, console:
 
 def _told(out: Path, part: str, facts: dict[str, Any]) -> str:
     told = (
-        f"{out / part}: {counted(facts['samples'], 'image')} with their captions in {counted(facts['shards'], 'shard')}, "
-        f"{facts['bytes'] / 1e6:,.1f} MB"
+        f"{out / part}: {counted(facts['samples'], 'image')} with their captions in "
+        f"{counted(facts['shards'], 'shard')}, {facts['bytes'] / 1e6:,.1f} MB"
     )
     left = facts["unreadable"]
     return (

@@ -198,8 +198,8 @@ def _captions(name: str, split: Split) -> Iterator[Finding]:
     for number in several[np.argsort(-times[several], kind="stable")].tolist():
         text = int(own[begins[number]])
         caption = codes.dictionary[int(told[number])].as_py()
-        which = "is a picture" if split.packed else "names an image"
-        what = f"{which} that is described as {caption!r}, as are others: {times[number] - 1}"
+        subject = "is a picture" if split.packed else "names an image"
+        what = f"{subject} that is described as {caption!r}, as are others: {times[number] - 1}"
         yield Finding("same_caption", name, split.row(text, int(image[text])), what)
 
 
