@@ -19,6 +19,7 @@ from mmlit.data.folder import require_pictures
 from mmlit.data.processes import made
 from mmlit.data.shard_writing import Shard, ShardMaker, Shrinking, finished, shards_of, write_json
 from mmlit.data.shards import MANIFEST
+from mmlit.data.survey import counted
 
 #: pictures of each split that are made to tell how much room all of them need
 _PROBES = 32
@@ -167,8 +168,12 @@ def _make(maker: ShardMaker, missing: Sequence[Shard], *, workers: int, console:
 
 def _told(out: Path, part: str, facts: dict[str, Any]) -> str:
     told = (
-        f"{out / part}: {facts['samples']:,} images with their captions in {facts['shards']:,} shards, "
-        f"{facts['bytes'] / 1e6:,.1f} MB"
+        f"{out / part}: {counted(facts['samples'], 'image')} with their captions in "
+        f"{counted(facts['shards'], 'shard')}, {facts['bytes'] / 1e6:,.1f} MB"
     )
     left = facts["unreadable"]
-    return f"{told}; {len(left)} pictures could not be read and are left out, the first {left[0]}" if left else told
+    return (
+        f"{told}; left out: {counted(len(left), 'picture')} that could not be read, the first {left[0]}"
+        if left
+        else told
+    )

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mmlit.data.folder import stable_id
 from mmlit.data.shard_library import group_by_keys
+from mmlit.data.survey import counted
 
 #: endings of what is a sample's picture
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
@@ -26,8 +27,8 @@ class ShardIndex(NamedTuple):
     """S samples of one shard with their R captions, in its order.
 
     `name` is the shard below its root; `places` (S,) how messages name a sample; `spans` (S, 2) offset and bytes of its
-    picture; `image_id` (S,); `counts` (S,) captions of each; `texts`, `text_id` (R,). `faults` says for each kind how
-    many samples have no place in it and which is the first; `digest` is a hash of all that was read.
+    picture; `image_id` (S,); `counts` (S,) captions of each; `texts`, `text_id` (R,). `faults` names, by kind, every
+    sample that has no place in it; `digest` is a hash of all that was read.
     """
 
     name: str
@@ -37,7 +38,7 @@ class ShardIndex(NamedTuple):
     counts: np.ndarray
     texts: pa.Array
     text_id: np.ndarray
-    faults: dict[str, tuple[int, str]]
+    faults: dict[str, list[str]]
     digest: str
 
 
@@ -54,15 +55,15 @@ def index(root: Path, name: str, *, captions: str | None) -> ShardIndex:
     """
     with (root / name).open("rb") as file:
         shard = _Shard(root / name, file)
-        samples, faults = [], dict[str, tuple[int, str]]()
+        samples, faults = [], dict[str, list[str]]()
         for sample in _grouped(shard):
             try:
                 samples.append(_sample(shard, sample, captions))
             except _FaultyError as fault:
-                count, first = faults.get(fault.kind, (0, f"{name}: {sample['__key__']}"))
-                faults[fault.kind] = (count + 1, first)
+                faults.setdefault(fault.kind, []).append(f"{name}: {sample['__key__']}")
     if shard.cut:
-        faults[CUT] = (1, f"{name}: {len(samples):,} whole samples, then nothing from byte {shard.size:,} on")
+        whole = counted(len(samples), "whole sample")
+        faults[CUT] = [f"{name}: {whole}, then nothing from byte {shard.size:,} on"]
     return _columns(name, samples, faults)
 
 
@@ -198,7 +199,7 @@ def _text(raw: bytes) -> str:
         raise _FaultyError("with a caption that is not UTF-8") from None
 
 
-def _columns(name: str, samples: list[_Sample], faults: dict[str, tuple[int, str]]) -> ShardIndex:
+def _columns(name: str, samples: list[_Sample], faults: dict[str, list[str]]) -> ShardIndex:
     stem = name.removesuffix(".tar")
     image_id = [stable_id(f"{stem}/{each.key}") if each.image_id is None else each.image_id for each in samples]
     text_id = [

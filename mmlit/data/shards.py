@@ -18,6 +18,7 @@ from mmlit.data.folder import require_folder, split_names, twice
 from mmlit.data.processes import available_cores, made
 from mmlit.data.shard_index import CUT, ShardIndex, index
 from mmlit.data.shard_library import expand_urls
+from mmlit.data.survey import BadRow, Survey, counted
 
 log = logging.getLogger(__name__)
 #: what `mmlit data shards` says of a folder that it writes
@@ -76,12 +77,29 @@ class Shards:
             ValueError: as `inputs`; if a shard is compressed or damaged, a key comes twice in one, a sample is
                 incomplete (unless such are to be skipped), an id comes twice, or nothing is left.
         """
-        paths = self.inputs(split)
-        names = [path.relative_to(self.root).as_posix() for path in paths]
+        found = self._indexed(split)
+        self._tell(found, split)
+        return self._assembled(found, split)
+
+    def survey(self, split: str) -> Survey:
+        """What is whole of a split, and every sample and shard that is not."""
+        found = self._indexed(split)
+        bad = []
+        for shard in found:
+            for kind, faults in shard.faults.items():
+                for place, _, what in (fault.partition(": ") for fault in faults):
+                    told = f"is {CUT}: {what}" if kind == CUT else f"is a sample {kind}"
+                    bad.append(BadRow(place if kind == CUT else f"{place}: {what}", told))
+        none = bad and not any(len(shard.image_id) for shard in found)
+        return Survey(None if none else self._assembled(found, split), None, bad)
+
+    def _indexed(self, split: str) -> list[ShardIndex]:
+        names = [path.relative_to(self.root).as_posix() for path in self.inputs(split)]
         read = made(partial(index, self.root, captions=self.captions), names, workers=available_cores())
         bar = f"{split}: headers of {len(names)} shards"
-        found = [*track(read, bar, len(names), transient=True, disable=len(names) == 1)]
-        self._tell(found, split)
+        return [*track(read, bar, len(names), transient=True, disable=len(names) == 1)]
+
+    def _assembled(self, found: Sequence[ShardIndex], split: str) -> Captions:
         source = self.root / "+".join(self._pattern(name) for name in split_names(split))
         return _assembled(found, root=self.root, source=source, window=self.window)
 
@@ -123,27 +141,30 @@ class Shards:
         kinds = Counter[str]()
         first: dict[str, str] = {}
         for shard in found:
-            for kind, (count, where) in shard.faults.items():
-                kinds[kind] += count
-                first.setdefault(kind, where)
+            for kind, faults in shard.faults.items():
+                kinds[kind] += len(faults)
+                first.setdefault(kind, faults[0])
         if not kinds:
             return
         told = "; ".join(
-            f"{count:,} {'shards' if kind == CUT else 'samples'} {kind}, the first {self.root / first[kind]}"
+            f"{counted(count, 'shard' if kind == CUT else 'sample')} {kind}, the first {self.root / first[kind]}"
             for kind, count in kinds.items()
         )
         whole = sum(len(shard.image_id) for shard in found)
         if self.incomplete == "raise":
             raise ValueError(
-                f"split {split!r}: {told}; mend that, or take the {whole:,} whole samples: data.source.incomplete=skip"
+                f"split {split!r}: {told}; mend that (mmlit data check lists all), or take the "
+                f"{counted(whole, 'whole sample')}: data.source.incomplete=skip"
             )
-        log.warning("split %r: %s; %d whole samples are used", split, told, whole)
+        log.warning(
+            "split %r: %s; used: %s (mmlit data check lists the others)", split, told, counted(whole, "whole sample")
+        )
 
 
 def _assembled(found: Sequence[ShardIndex], *, root: Path, source: Path, window: int) -> Captions:
     sizes = [len(shard.image_id) for shard in found]
     if not sum(sizes):
-        raise ValueError(f"{source}: no samples in {len(found)} shards")
+        raise ValueError(f"{source}: no samples in {counted(len(found), 'shard')}")
     names = pa.array([shard.name for shard in found], pa.string())
     image_id, text_id, counts, spans = (
         np.concatenate([getattr(shard, column) for shard in found])

@@ -218,7 +218,7 @@ def test_unreadable_pictures_are_named_or_left_out(source, tmp_path, capsys):
     write(parts, tmp_path / "out", skip=True)
     told = " ".join(capsys.readouterr().err.split())
     assert "22 images with their captions in 5 shards" in told
-    assert "1 pictures could not be read and are left out, the first" in told
+    assert "left out: 1 picture that could not be read, the first" in told
     assert 7 not in shards(tmp_path / "out").read("train").image_id
 
 

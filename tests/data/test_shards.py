@@ -1,6 +1,7 @@
 """Shards are read where they lie, whole or not at all, in an order that is local."""
 
 import gzip
+import json
 import logging
 import tarfile
 from hashlib import sha256
@@ -11,6 +12,7 @@ import torch
 from data.real_files import content, is_compact, looked_for, module
 from data.shard_files import jpeg, sample, write_img2dataset, write_shard
 
+from mmlit.cli import main
 from mmlit.data.batching import AllCaptions, EachCaption, OneCaption
 from mmlit.data.captions import Captions
 from mmlit.data.sampling import EpochSampler
@@ -51,7 +53,7 @@ def test_captions_and_ids_of_the_json(tmp_path):
     assert captions.image_id[0] == 7
     assert captions.text_id[:2].tolist() == [70, 71]
     assert texts(shards(tmp_path, captions="better", incomplete="skip").read("train")) == [["first"], ["from a model"]]
-    with pytest.raises(ValueError, match=r"1 samples without a caption, the first .*0\.tar: three;"):
+    with pytest.raises(ValueError, match=r"1 sample without a caption, the first .*0\.tar: three;"):
         shards(tmp_path, captions=None).read("train")
 
 
@@ -77,6 +79,32 @@ def test_incomplete_samples_are_refused_or_told(tmp_path, kind, caplog):
     assert f"2 samples {kind}" in caplog.text
 
 
+def test_a_check_names_every_incomplete_sample(tmp_path, capsys):
+    """By shard and key, whether they are to be skipped or not; of a picture's place, shard and member once."""
+    for part in ("train", "val", "test"):
+        own = {f"{part}{n}": sample(n + 10 * len(part)) for n in range(3)}
+        write_shard(tmp_path / "data" / part / "0.tar", own)
+    bad = {f"bad {n}": files for n, files in enumerate(BAD.values())}
+    broken = {"jpg": jpeg(60)[:200], "txt": "a"}
+    twice = {"jpg": jpeg(70), "txt": "b"}
+    write_shard(tmp_path / "data" / "train" / "1.tar", {**bad, "cut": broken, "same": twice, "other": twice})
+    whole = write_shard(tmp_path / "data" / "train" / "2.tar", {"x": sample(80), "y": sample(81)})
+    whole.write_bytes(whole.read_bytes()[:5000])
+    (tmp_path / "data" / "train" / "3.tar").write_bytes(b"")
+    words = ["data", "check", "data=webdataset", f"data.root={tmp_path / 'data'}"]
+    for how in ("raise", "skip"):
+        assert main([*words, f"data.source.incomplete={how}", "--json", str(tmp_path / "found.json")]) == 1
+        findings = json.loads((tmp_path / "found.json").read_text())["findings"]
+        told = [f"{row['place']} {row['what']}" for row in findings["row"]["rows"]]
+        assert told[:-2] == [f"train/1.tar: bad {n} is a sample {kind}" for n, kind in enumerate(BAD)]
+        assert told[-2].startswith("train/2.tar is cut off: 1 whole sample, then nothing from byte ")
+        assert told[-1] == "train/3.tar is cut off: 0 whole samples, then nothing from byte 0 on"
+    printed = capsys.readouterr().out
+    assert "  train/1.tar: cut.jpg is a picture that cannot be decoded: " in printed
+    assert "  train/1.tar: other.jpg is a picture, equal to train/1.tar: same.jpg\n" in printed
+    assert "rows or samples that cannot be used: 8\n" in printed
+
+
 def test_a_shard_without_its_end_is_refused_wherever_it_was_cut(tmp_path):
     """Every sample that has its picture and its captions before the cut is found, and no other."""
     path = write_shard(tmp_path / "train" / "00003.tar", {str(n): sample(n) for n in range(4)})
@@ -90,7 +118,7 @@ def test_a_shard_without_its_end_is_refused_wherever_it_was_cut(tmp_path):
     for cut in [0, 1, 511, 512, 513, *range(1000, max(ends), 777), *ends, *(end - 1 for end in ends)]:
         path.write_bytes(whole[:cut])
         count = sum(end <= cut or json <= cut < txt for end, (json, txt) in zip(ends, known, strict=True))
-        with pytest.raises(ValueError, match=rf"1 shards cut off, the first .*00003\.tar: {count} whole samples"):
+        with pytest.raises(ValueError, match=rf"1 shard cut off, the first .*00003\.tar: {count} whole sample"):
             shards(tmp_path).read("train")
         if count:
             found = shards(tmp_path, incomplete="skip").read("train")
@@ -150,7 +178,7 @@ def test_names_of_shards(tmp_path):
         shards(tmp_path / "cc").read("train")
     with pytest.raises(ValueError, match=r"00001\.tar comes twice"):
         read("cc/{00001,00001}.tar")
-    with pytest.raises(ValueError, match="no samples in 1 shards"):
+    with pytest.raises(ValueError, match=r"no samples in 1 shard$"):
         read("cc/00003.tar")
 
 

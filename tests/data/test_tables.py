@@ -175,7 +175,7 @@ def test_parquet_numbers_that_became_floats_are_ids(tmp_path):
         ("x.jsonl", '{"image": "a", "caption": "b"}\n\n[1]\n', "x.jsonl: line 3 is list, not an object"),
         ("x.jsonl", '{"image": "a", "caption": "b"}\n{"im', "x.jsonl: line 2 is broken JSON"),
         ("x.parquet", "PAR", "x.parquet: no Parquet file"),
-        ("x.txt", "a", "x.txt: a table of pairs ends in .*, .csv, .tsv, .json, .jsonl, not '.txt'; export it as CSV or"),
+        ("x.txt", "a", "x.txt: a table of pairs ends in .*, .csv, .tsv, .json, .jsonl, not '.txt'; export it as CSV"),
     ],
 )  # fmt: skip
 def test_refusals_name_file_and_row(tmp_path, file, text, told):

@@ -17,7 +17,7 @@ from mmlit.data.survey import Survey, Surveyable, unnamed_splits
 #: what is found: is it wrong (training refuses it, or the numbers would mean nothing) or only worth knowing; heading
 KINDS = {
     "split": (True, "splits that cannot be read"),
-    "row": (True, "rows that cannot be used"),
+    "row": (True, "rows or samples that cannot be used"),
     "missing": (True, "pictures that are not there"),
     "unreadable": (True, "pictures that cannot be decoded"),
     "shared": (True, "images in two splits"),
@@ -198,7 +198,8 @@ def _captions(name: str, split: Split) -> Iterator[Finding]:
     for number in several[np.argsort(-times[several], kind="stable")].tolist():
         text = int(own[begins[number]])
         caption = codes.dictionary[int(told[number])].as_py()
-        what = f"names an image that is described as {caption!r}, as are others: {times[number] - 1}"
+        subject = "is a picture" if split.packed else "names an image"
+        what = f"{subject} that is described as {caption!r}, as are others: {times[number] - 1}"
         yield Finding("same_caption", name, split.row(text, int(image[text])), what)
 
 
@@ -218,7 +219,7 @@ def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding
     for picture in splits[one].pictures:
         if not picture.error and picture.content in content:
             twins.setdefault(picture.image, ("leak", "equal to", content[picture.content]))
-    for image, (kind, shown, twin) in sorted(twins.items()):
-        reason = f"{shown} {splits[other].known(twin, of=f' of {other}')}"
+    for image, (kind, what, twin) in sorted(twins.items()):
+        reason = f"{what} {splits[other].known(twin, of=f' of {other}')}"
         told, place = splits[one].told(image, f", {reason}"), splits[one].place(image)
         yield Finding(kind, one, place, told, image, (other, twin), reason=reason)
