@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 
 from mmlit.data.captions import Captions
-from mmlit.data.decode import upright
+from mmlit.data.decode import opened, upright
 from mmlit.data.shard_library import TarWriter
 
 #: Pillow's names of formats → endings of files that are copied as they are
@@ -110,12 +110,12 @@ class ShardMaker:
     def _picture(self, captions: Captions, image: int) -> tuple[str, bytes]:
         try:
             file = captions.picture(image)
-            with Image.open(io.BytesIO(file)) as opened:
+            with opened(file) as picture:
                 side = self.shrinking.shorter_side
-                if opened.format in _ENDINGS and (side is None or min(opened.size) <= side):
-                    return _ENDINGS[opened.format], file
-                return "jpg", _shrunk(opened, self.shrinking)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                if picture.format in _ENDINGS and (side is None or min(picture.size) <= side):
+                    return _ENDINGS[picture.format], file
+                return "jpg", _shrunk(picture, self.shrinking)
+        except (OSError, ValueError, SyntaxError) as error:
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error).partition(" <_io")[0]
             raise _UnreadableError(f"{captions.name(image)}: not a readable picture: {why}") from None
 
@@ -124,11 +124,11 @@ class _UnreadableError(Exception):
     """A picture that cannot be read, by name."""
 
 
-def _shrunk(opened: Image.Image, shrinking: Shrinking) -> bytes:
+def _shrunk(given: Image.Image, shrinking: Shrinking) -> bytes:
     """A JPEG, upright, RGB, whose shorter side is at most as long as asked for."""
-    side = shrinking.shorter_side or min(opened.size)
-    opened.draft("RGB", (_MARGIN * side, _MARGIN * side))  # the shorter side stays longer than that
-    picture = upright(opened)
+    side = shrinking.shorter_side or min(given.size)
+    given.draft("RGB", (_MARGIN * side, _MARGIN * side))  # the shorter side stays longer than that
+    picture = upright(given)
     if (scale := side / min(picture.size)) < 1:
         size = [max(side, round(length * scale)) for length in picture.size]
         picture = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)

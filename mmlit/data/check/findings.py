@@ -211,10 +211,10 @@ def _between(one: str, other: str, splits: dict[str, Split]) -> Iterator[Finding
     if here.blobs is None and here.spans is None:  # an archive holds pictures of several splits
         keys = {"file": (here.files.to_pylist(), there.files.to_pylist()), **keys}
     for what, (own, others) in keys.items():
-        place = {key: image for image, key in enumerate(others)}
+        known = {key: image for image, key in enumerate(others)}
         for image, key in enumerate(own):
-            if key in place:
-                twins.setdefault(image, ("shared", _SHARED[what].format(key), place[key]))
+            if key in known:
+                twins.setdefault(image, ("shared", _SHARED[what].format(key), known[key]))
     content = {picture.content: picture.image for picture in splits[other].pictures if not picture.error}
     for picture in splits[one].pictures:
         if not picture.error and picture.content in content:

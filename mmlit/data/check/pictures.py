@@ -1,6 +1,5 @@
 """Every picture of a split, decoded in parallel as training decodes it."""
 
-import io
 import sys
 import warnings
 from collections import Counter
@@ -10,14 +9,14 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from mmlit.contracts import ImageSpec
 from mmlit.data.captions import Captions
-from mmlit.data.decode import decode
+from mmlit.data.decode import decode, opened
 
 #: pictures that a process takes at a time
 _CHUNK = 64
@@ -94,25 +93,25 @@ def _as_is(chunk: list[Picture]) -> list[Picture]:
 
 
 def _described(image: int, file: bytes) -> Picture:
-    with Image.open(io.BytesIO(file)) as opened:
-        exif = opened.getexif() if b"Exif" in file[:65_536] or opened.format != "JPEG" else {}
+    with opened(file) as picture:
+        exif = picture.getexif() if b"Exif" in file[:65_536] or picture.format != "JPEG" else {}
         marks = {
             "turned by EXIF": exif.get(ExifTags.Base.Orientation, 1) not in (None, 0, 1),
-            "greyscale": opened.mode in ("1", "L", "LA") or opened.mode.startswith("I"),
-            "palette": opened.mode.startswith("P"),
-            "CMYK": opened.mode == "CMYK",
-            "transparency": opened.has_transparency_data,
-            "16 bits": opened.mode.startswith(("I", "F")) or _deep(file),
-            "animated": bool(getattr(opened, "is_animated", False)),
-            "one pixel wide or high": min(opened.size) == 1,
+            "greyscale": picture.mode in ("1", "L", "LA") or picture.mode.startswith("I"),
+            "palette": picture.mode.startswith("P"),
+            "CMYK": picture.mode == "CMYK",
+            "transparency": picture.has_transparency_data,
+            "16 bits": picture.mode.startswith(("I", "F")) or _deep(file),
+            "animated": bool(getattr(picture, "is_animated", False)),
+            "one pixel wide or high": min(picture.size) == 1,
         }
         return Picture(
             image,
             "",
             blake2b(file, digest_size=16).digest(),
-            *opened.size,
-            str(opened.format),
-            opened.mode,
+            *picture.size,
+            str(picture.format),
+            picture.mode,
             tuple(mark for mark, there in marks.items() if there),
         )
 
