@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from contract.alignment_checks import teacher_of
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,7 +64,8 @@ def gradients(name: str, rows: slice) -> dict[str, torch.Tensor]:
     text_here, all_text, text_offset = gather_encoded(alignment.embed_text(own_text))
     pairs = Pairs(
         image_here, text_here, all_image, all_text, image_offset, text_offset, batch=own,
-        encode_image=lambda _: image_here, encode_text=lambda *_: text_here, draw_key=7, **gather_ids(own),
+        encode_image=lambda _: image_here, encode_text=lambda *_: text_here, draw_key=7,
+        teacher=teacher_of(alignment, all_image, all_text), **gather_ids(own),
     )  # fmt: skip
     means = global_mean(alignment.losses(pairs))
     torch.stack(list(means.values())).sum().backward()
@@ -139,6 +141,7 @@ def places_of_pairs(name: str, own: slice) -> int:
         pairs = Pairs(
             own_image, own_text, image, text, own.start, own.start, ids, ids, ids, batch=given,
             encode_image=lambda _: own_image, encode_text=lambda *_: own_text, draw_key=3,
+            teacher=teacher_of(alignment, image, text),
         )  # fmt: skip
         torch.cat(list(alignment.losses(pairs).values())).sum().backward()
     return shapes.seen
