@@ -16,6 +16,13 @@ _ADDED: dict[str, dict[str, Any]] = {
         "truths": [],
         "rerank_ks": [],
     },
+    "mmlit.alignments.joint.Joint": {
+        "contrast_term": 1.0,
+        "match_term": 1.0,
+        "words_term": 0.0,
+        "distillation": 0.0,
+        "momentum": None,
+    },
     "mmlit.alignments.contrastive.Contrastive": {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False},
 }
 CONF = Path(__file__).resolve().parents[2] / "conf"
