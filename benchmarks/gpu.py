@@ -76,7 +76,7 @@ def own_step(model: str, plan: Plan, *, compiled: bool) -> Callable[[], None]:
         image_encoder, text_encoder = HuggingFaceImageEncoder(**given), PairTextEncoder(**given, max_length=77)
     alignment = Contrastive(
         image=image_encoder.spec, text=text_encoder.spec, dim=DIM, image_head="identity", text_head="identity",
-        dropout=0.0, temperature=0.07, learn_temperature=True,
+        dropout=0.0, temperature=0.07, learn_temperature=True, label_smoothing=0.0, hardness=0.0, decoupled=False,
     )  # fmt: skip
     device = torch.device(plan.device)
     module = torch.nn.ModuleList([image_encoder, text_encoder, alignment]).to(device)

@@ -66,7 +66,7 @@ def towers() -> Any:
     image, text = Images(), Texts()
     alignment = Contrastive(
         image=image.spec, text=text.spec, dim=DIM, image_head="linear", text_head="linear", dropout=0.0,
-        temperature=0.07, learn_temperature=True,
+        temperature=0.07, learn_temperature=True, label_smoothing=0.0, hardness=0.0, decoupled=False,
     )  # fmt: skip
     return torch.nn.ModuleList([image, text, alignment])
 

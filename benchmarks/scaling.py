@@ -52,7 +52,8 @@ class Training(nn.Module):
         )
         self.alignment = Contrastive(
             image=self.image_encoder.spec, text=self.text_encoder.spec, dim=dim, image_head="linear",
-            text_head="linear", dropout=0.0, temperature=0.07, learn_temperature=True,
+            text_head="linear", dropout=0.0, temperature=0.07, learn_temperature=True, label_smoothing=0.0,
+            hardness=0.0, decoupled=False,
         )  # fmt: skip
 
     def forward(self, batch: Batch) -> Tensor:

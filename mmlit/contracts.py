@@ -99,8 +99,9 @@ class Pairs(NamedTuple):
 
     `image`, `text` are this device's N and M rows after `embed_*`; `all_image`, `all_text` every device's, gathered
     with gradient, this device's beginning at `image_offset` and `text_offset` (on one device: the same objects).
-    `batch` holds the local ids. `teacher` is (image, text) of momentum towers, or None. `encode_image(pixels)` and
-    `encode_text(ids, mask)` run tower and `embed_*` on another view. `draw_key` changes with seed and step.
+    `batch` holds the local ids. `teacher` is (image, text) of every device as momentum towers embed them, or None.
+    `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view. `draw_key` changes with
+    seed and step.
     """
 
     image: Encoded
@@ -236,6 +237,8 @@ class Alignment(nn.Module, ABC):
 
     #: whether `embed_*` reads the encoders' tokens, so that stores must keep them
     needs_tokens: ClassVar[bool] = False
+    #: of the moving averages of towers and alignment that make `Pairs.teacher`, in [0, 1); None: no teacher is wanted
+    momentum: float | None = None
 
     @abstractmethod
     def embed_image(self, image: Encoded) -> Encoded:

@@ -5,6 +5,7 @@ from torch import Tensor
 from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
 from mmlit.layers.heads import HeadKind, SharedSpace
 from mmlit.layers.similarity import Temperature, cosine, pooled_only
+from mmlit.losses.reweighted_info_nce import check_reweighting, reweighted_info_nce
 from mmlit.losses.tiled_info_nce import tiled_info_nce
 
 
@@ -20,11 +21,15 @@ class Contrastive(Alignment):
         dropout: in the heads, in [0, 1).
         temperature: divides the cosines; the start value where it is learned, then in [0.01, 1].
         learn_temperature: whether it is learned.
+        label_smoothing: share of each row's target that is spread over the whole batch, in [0, 1).
+        hardness: β ≥ 0: other items count in proportion to e^(β · score), so that the hardest ones count most.
+        decoupled: whether positives are left out of the denominator.
 
     Raises:
-        ValueError: if the temperature is out of range, or the heads do not fit.
+        ValueError: if a number is out of range, or the heads do not fit.
 
-    Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747.
+    Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747. The
+    last three options: see `mmlit.losses.reweighted_info_nce`.
     Differs: several positives per row (see `mmlit.losses.info_nce`).
     """
 
@@ -39,12 +44,17 @@ class Contrastive(Alignment):
         dropout: float,
         temperature: float,
         learn_temperature: bool,
+        label_smoothing: float,
+        hardness: float,
+        decoupled: bool,
     ) -> None:
         super().__init__()
+        check_reweighting(label_smoothing, hardness)
         self.space = SharedSpace(
             image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
         )
         self.temperature = Temperature(initial=temperature, learn=learn_temperature)
+        self.label_smoothing, self.hardness, self.decoupled = label_smoothing, hardness, decoupled
 
     def embed_image(self, image: Encoded) -> Encoded:
         """Unit vector of each image."""
@@ -56,7 +66,13 @@ class Contrastive(Alignment):
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Half of the cross-entropy of each image's row and half of each text's."""
-        i2t, t2i = tiled_info_nce(pairs, self.temperature.scale())
+        scale, smoothing = self.temperature.scale(), self.label_smoothing
+        if smoothing or self.hardness or self.decoupled:
+            i2t, t2i = reweighted_info_nce(
+                pairs, scale, label_smoothing=smoothing, hardness=self.hardness, decoupled=self.decoupled
+            )
+        else:
+            i2t, t2i = tiled_info_nce(pairs, scale)
         return {"i2t": 0.5 * i2t, "t2i": 0.5 * t2i}
 
     def score(self, image: Encoded, text: Encoded) -> Tensor:

@@ -1,10 +1,12 @@
-"""Joint alignment: a contrastive term, and a fusion encoder that judges the pairs the contrast finds hard."""
+"""Joint alignment: contrast, and a fusion encoder that judges the pairs it finds hard, or guesses masked words."""
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec
+from mmlit.contracts import Alignment, Encoded, ImageSpec, Pairs, TextSpec, uniform
 from mmlit.layers.fusion import FusionEncoder, in_chunks
 from mmlit.layers.heads import HeadKind, SharedSpace
 from mmlit.layers.similarity import Temperature, cosine
@@ -12,6 +14,8 @@ from mmlit.losses.info_nce import info_nce
 
 #: pairs fused at a time when all pairs of a block are scored
 PAIRS_PER_CHUNK = 1024
+#: of a text's words that are masked, at least one
+MASKED = 0.15
 
 
 class Joint(Alignment):
@@ -33,13 +37,22 @@ class Joint(Alignment):
         temperature: divides the cosines; the start value where it is learned, then in [0.01, 1].
         learn_temperature: whether it is learned.
         match_weight: of the matching logit in `score`, ≥ 0.
+        contrast_term: weight of the contrastive terms in the loss, > 0.
+        match_term: weight of the matching term, > 0.
+        words_term: weight of the masked-word term, ≥ 0. The fusion encoder guesses masked words from the rest of a text
+            and its image; the text encoder runs once more, on the masked text.
+        distillation: share of the contrastive targets that momentum towers give, in [0, 1].
+        momentum: of those towers, in [0, 1); None: there are none, and `distillation` is 0.
 
     Raises:
-        ValueError: if a number is out of range, or the heads do not fit.
+        ValueError: if a number is out of range, the heads do not fit, or words are to be masked for a text encoder that
+            knows no mask.
 
-    Source: Li et al. 2021 (ALBEF), Eq. 2–4 and Sec. 3.2, arXiv 2107.07651.
-    Differs: no momentum towers; binary cross-entropy on one logit; ranks by both scores together (a young matching
-    head must not rank by itself); a caption of the same image is never drawn as a negative.
+    Source: Li et al. 2021 (ALBEF), Eq. 1–4 and 6, Sec. 3.2 and 3.4, arXiv 2107.07651.
+    Differs: no queue, so that candidates are the batch's; momentum towers give targets for the contrast alone; masked
+    words are all replaced by the mask, and a text's count as their mean; binary cross-entropy on one logit; ranks by
+    both scores together (a young matching head must not rank by itself); a caption of the same image is never drawn as
+    a negative.
     """
 
     needs_tokens = True
@@ -59,10 +72,16 @@ class Joint(Alignment):
         temperature: float,
         learn_temperature: bool,
         match_weight: float,
+        contrast_term: float,
+        match_term: float,
+        words_term: float,
+        distillation: float,
+        momentum: float | None,
     ) -> None:
         super().__init__()
-        if match_weight < 0:
-            raise ValueError(f"match_weight must be >= 0, got {match_weight}")
+        _check(match_weight, contrast_term, match_term, words_term, distillation, momentum)
+        if words_term and text.mask_id is None:
+            raise ValueError(f"words_term={words_term} masks words, and this text encoder has no token for that")
         self.space = SharedSpace(
             image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
         )
@@ -72,6 +91,9 @@ class Joint(Alignment):
         self.text_tokens = nn.Linear(text.dim, token_dim)
         self.match = nn.Linear(token_dim, 1)
         self.match_weight = match_weight
+        self.contrast_term, self.match_term, self.words_term = contrast_term, match_term, words_term
+        self.distillation, self.momentum, self.spec = distillation, momentum, text
+        self.words = nn.Linear(token_dim, text.vocabulary_size) if words_term else None
 
     def embed_image(self, image: Encoded) -> Encoded:
         """Unit vector of each image, and its patches in the fusion's width."""
@@ -82,23 +104,28 @@ class Joint(Alignment):
         return Encoded(self.text_tokens(text.tokens), self.space.embed_text(text.pooled), text.mask)
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Contrastive terms as in `contrastive`, and `match` on the local pairs and their mined negatives."""
+        """Contrastive terms as in `contrastive`, `match` on local pairs and mined negatives, `words` of each text."""
         i2t = self.temperature(cosine(pairs.image.pooled, pairs.all_text.pooled))
         t2i = self.temperature(cosine(pairs.text.pooled, pairs.all_image.pooled))
         i2t_positives = pairs.positives(pairs.image_rows, slice(None))
         t2i_positives = pairs.positives(slice(None), pairs.text_rows).T
         i2t_draws = pairs.draws(pairs.image_rows, slice(None))
         t2i_draws = pairs.draws(slice(None), pairs.text_rows).T
-        return {
-            "i2t": 0.5 * info_nce(i2t, i2t_positives),
-            "t2i": 0.5 * info_nce(t2i, t2i_positives),
-            "match": self._match_loss(
-                pairs,
-                t2i_positives,
-                _mine(i2t, i2t_positives, i2t_draws),
-                _mine(t2i, t2i_positives, t2i_draws),
-            ),
+        match = self._match_loss(
+            pairs,
+            t2i_positives,
+            _mine(i2t, i2t_positives, i2t_draws),
+            _mine(t2i, t2i_positives, t2i_draws),
+        )
+        i2t_soft, t2i_soft = self._soft_targets(pairs)
+        terms = {
+            "i2t": 0.5 * self.contrast_term * self._contrast(i2t, i2t_positives, i2t_soft),
+            "t2i": 0.5 * self.contrast_term * self._contrast(t2i, t2i_positives, t2i_soft),
+            "match": self.match_term * match,
         }
+        return (
+            terms if self.words is None else terms | {"words": self.words_term * self._word_loss(pairs, t2i_positives)}
+        )
 
     def coarse(self, image: Encoded, text: Encoded) -> Tensor:
         """Cosine of the two unit vectors: (N,M)."""
@@ -113,6 +140,35 @@ class Joint(Alignment):
     def after_step(self, pairs: Pairs) -> None:
         """Keeps the learned temperature in bounds."""
         self.temperature.clamp()
+
+    def _contrast(self, scores: Tensor, positives: Tensor, soft: Tensor | None) -> Tensor:
+        """Cross-entropy against the positives and, where there are any, soft targets (R,C)."""
+        hard = info_nce(scores, positives)
+        if soft is None:
+            return hard
+        return (1 - self.distillation) * hard - self.distillation * (soft * scores.log_softmax(1)).sum(1)
+
+    @torch.no_grad()
+    def _soft_targets(self, pairs: Pairs) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """What the momentum towers' softmax says of this device's images, and of its texts."""
+        if self.momentum is None:
+            return None, None
+        if pairs.teacher is None:
+            raise ValueError("joint with a momentum learns from momentum towers, and pairs.teacher is None")
+        image, text = (side.pooled for side in pairs.teacher)
+        i2t, t2i = cosine(image[pairs.image_rows], text), cosine(text[pairs.text_rows], image)
+        return self.temperature(i2t).softmax(1), self.temperature(t2i).softmax(1)
+
+    def _word_loss(self, pairs: Pairs, positives: Tensor) -> Tensor:
+        """Of each text the mean cross-entropy of its masked words: (M,); 0 where nothing can be masked."""
+        ids, mask, spec = pairs.batch.token_ids, pairs.batch.token_mask, self.spec
+        hidden = _masked(pairs.draw_key, pairs.batch.text_id, ids, mask, spec)
+        text = pairs.encode_text(ids.masked_fill(hidden, _mask_id(spec)), mask)
+        image = pairs.all_image.take(positives.argmax(1))
+        row, place = hidden.nonzero().unbind(1)
+        logits = cast(nn.Linear, self.words)(self.fusion.words(image, text)[row, place])
+        losses = F.cross_entropy(logits.float(), ids[row, place], reduction="none")
+        return losses.new_zeros(len(ids)).index_add(0, row, losses) / hidden.sum(1).clamp_min(1)
 
     def _match_loss(self, pairs: Pairs, positives: Tensor, hard_text: Tensor, hard_image: Tensor) -> Tensor:
         """One value per fused pair: each text with its image, with a hard image, and each image with a hard text.
@@ -136,6 +192,42 @@ class Joint(Alignment):
     def _logit(self, image: Encoded, text: Encoded) -> Tensor:
         """Image b with text b → (B,), the log-odds that they belong together."""
         return self.match(self.fusion(image, text)).squeeze(-1)
+
+
+def _check(  # noqa: PLR0917
+    match_weight: float,
+    contrast_term: float,
+    match_term: float,
+    words_term: float,
+    distillation: float,
+    momentum: float | None,
+) -> None:
+    for name, value in {"match_weight": match_weight, "words_term": words_term}.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+    for name, value in {"contrast_term": contrast_term, "match_term": match_term}.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value}")
+    if not 0 <= distillation <= 1:
+        raise ValueError(f"distillation must lie in [0, 1], got {distillation}")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be null or lie in [0, 1), got {momentum}")
+    if (momentum is None) != (distillation == 0):
+        raise ValueError(
+            f"distillation > 0 and a momentum go together, got distillation={distillation}, momentum={momentum}"
+        )
+
+
+def _mask_id(spec: TextSpec) -> int:
+    return -1 if spec.mask_id is None else spec.mask_id
+
+
+def _masked(key: int, text_id: Tensor, ids: Tensor, mask: Tensor, spec: TextSpec) -> Tensor:
+    """Which tokens (M,L) are hidden: each word with probability `MASKED`, and of each text that of the least draw."""
+    words = mask & ~torch.isin(ids, torch.tensor(spec.special_ids, device=ids.device))
+    places = torch.arange(ids.shape[1], device=ids.device)
+    draws = uniform(key, text_id[:, None], places).masked_fill(~words, 2.0)
+    return words & ((draws < MASKED) | (draws == draws.amin(1, keepdim=True)))
 
 
 @torch.no_grad()

@@ -16,6 +16,14 @@ _ADDED: dict[str, dict[str, Any]] = {
         "truths": [],
         "rerank_ks": [],
     },
+    "mmlit.alignments.joint.Joint": {
+        "contrast_term": 1.0,
+        "match_term": 1.0,
+        "words_term": 0.0,
+        "distillation": 0.0,
+        "momentum": None,
+    },
+    "mmlit.alignments.contrastive.Contrastive": {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False},
 }
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -42,7 +50,7 @@ def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, 
         elsewhere = checkpoint["mmlit"]["origin"].get("directories", {}).get(tower)
         if elsewhere and not Path(config[tower]["name"]).expanduser().is_dir():
             config[tower]["name"] = elsewhere  # the name was relative to the folder of the training
-    for part in ("image_encoder", "text_encoder", "evaluator"):
+    for part in ("image_encoder", "text_encoder", "alignment", "evaluator"):
         config[part] = _ADDED.get(config[part]["_target_"], {}) | config[part]
     return config
 

@@ -48,10 +48,15 @@ class FusionEncoder(nn.Module):
         fused = [self._fuse(image.take(part), text.take(part).trimmed()) for part in parts]
         return torch.cat(fused)[order.argsort()]
 
-    def _fuse(self, image: Encoded, text: Encoded) -> Tensor:
-        fused = self.layers(
+    def words(self, image: Encoded, text: Encoded) -> Tensor:
+        """Image b with text b, b = 1…B → fused words (B,L,E), not pooled."""
+        fused: Tensor = self.layers(
             text.tokens, image.tokens, tgt_key_padding_mask=~text.mask, memory_key_padding_mask=~image.mask
         )
+        return fused
+
+    def _fuse(self, image: Encoded, text: Encoded) -> Tensor:
+        fused = self.words(image, text)
         weight = text.mask.to(fused.dtype)[..., None]
         return (fused * weight).sum(1) / weight.sum(1).clamp_min(1)
 

@@ -9,10 +9,12 @@ from torch.autograd.function import once_differentiable
 
 from mmlit.contracts import Pairs
 from mmlit.losses.info_nce import info_nce
-from mmlit.losses.tiles import Tile, Truth, checked, tiling, wide
+from mmlit.losses.tiles import Tile, TrueEntries, Truth, checked, tiling, wide
 
 #: up to as many pairs the plain matrix is quicker than a tile, which is made of more and smaller operations
 FEW_PAIRS = 2**15
+#: added to a score, the logarithm of nothing
+NOTHING = -1e30
 
 
 def tiled_info_nce(pairs: Pairs, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,12 +50,34 @@ def tiled_info_nce(pairs: Pairs, scale: Tensor) -> tuple[Tensor, Tensor]:
                 info_nce(i2t, pairs.positives(pairs.image_rows, everyone)),
                 info_nce(t2i, pairs.positives(everyone, pairs.text_rows).T),
             )
-        if alone:
-            i2t, t2i = _InfoNCE.apply(image, text, scale, Truth.of(pairs, everyone, everyone), ("i2t", "t2i"))
-        else:
-            (i2t,) = _InfoNCE.apply(image, all_text, scale, Truth.of(pairs, pairs.image_rows, everyone), ("i2t",))
-            (t2i,) = _InfoNCE.apply(all_image, text, scale, Truth.of(pairs, everyone, pairs.text_rows), ("t2i",))
-        return i2t, t2i
+        return _in_tiles(pairs, scale, others=False)
+
+
+def tiled_others(pairs: Pairs, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """log Σ_j (1 − w_ij) exp(scale · cosine_ij) of each row, w_ij = `Pairs.positives`: over all that is not true.
+
+    Rows, memory, precision and errors as in `tiled_info_nce`. A row to which nothing else is there gives about −1e30.
+
+    Args:
+        pairs: unit vectors (N,E), (M,E) in `pooled`; ids decide what is true.
+        scale: (), it gets a gradient, too.
+
+    Returns:
+        (N,) and (M,), fp32 or wider.
+    """
+    checked(pairs.image.pooled, pairs.all_text.pooled, scale)
+    with torch.autocast(scale.device.type, enabled=False):
+        return _in_tiles(pairs, scale, others=True)
+
+
+def _in_tiles(pairs: Pairs, scale: Tensor, *, others: bool) -> tuple[Tensor, Tensor]:
+    image, text, everyone = pairs.image.pooled, pairs.text.pooled, slice(None)
+    all_image, all_text = pairs.all_image.pooled, pairs.all_text.pooled
+    if all_image is image and all_text is text:
+        return _InfoNCE.apply(image, text, scale, Truth.of(pairs, everyone, everyone), ("i2t", "t2i"), others)
+    (i2t,) = _InfoNCE.apply(image, all_text, scale, Truth.of(pairs, pairs.image_rows, everyone), ("i2t",), others)
+    (t2i,) = _InfoNCE.apply(all_image, text, scale, Truth.of(pairs, everyone, pairs.text_rows), ("t2i",), others)
+    return i2t, t2i
 
 
 class _Softmax:
@@ -87,6 +111,10 @@ class _Softmax:
         """Of each row, once all tiles were there."""
         return self.greatest - self.true / self.weight + self.total.log()
 
+    def log_sum(self) -> Tensor:
+        """Of each row's exponentials, once all tiles were there."""
+        return self.greatest + self.total.log()
+
     def gradient(self, tile: Tile, upstream: Tensor, out: Tensor) -> Tensor:
         """Of upstream · loss by a tile's scores: (R,C), in `out`, which may be these scores."""
         at, place = (tile.columns, tile.true.column) if self.flipped else (tile.rows, tile.true.row)
@@ -99,25 +127,25 @@ class _Softmax:
 
 
 class _InfoNCE(Function):
-    """Images (N,E), texts (M,E), scale → (N,) for "i2t" and (M,) for "t2i" in `ways`."""
+    """Images (N,E), texts (M,E), scale → (N,) for "i2t" and (M,) for "t2i" in `ways`: losses, or `tiled_others`."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch calls it so
-        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, truth: Truth, ways: tuple[str, ...]
+        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, truth: Truth, ways: tuple[str, ...], others: bool
     ) -> tuple[Tensor, ...]:
         left, right = wide(image), wide(text)
-        ctx.truth, ctx.tiling = truth, tiling(left, right)
+        ctx.truth, ctx.tiling, ctx.others = truth, tiling(left, right), others
         ctx.sides = [_Softmax(left, right, flipped=way == "t2i") for way in ways]
         ctx.last = None
         ctx.save_for_backward(image, text, scale)
         for rows in ctx.tiling[0]:
             query = left[rows] * scale
             for columns in ctx.tiling[1]:
-                ctx.last = Tile(query @ right[columns].T, rows, columns, truth.within(rows, columns, like=query))
+                ctx.last = _tile(query @ right[columns].T, rows, columns, truth, others=others)
                 spare = torch.empty_like(ctx.last.scores)
                 for side in ctx.sides:
                     side.add(ctx.last, spare)
-        return tuple(side.loss() for side in ctx.sides)
+        return tuple(side.log_sum() if others else side.loss() for side in ctx.sides)
 
     @staticmethod
     @once_differentiable
@@ -131,13 +159,22 @@ class _InfoNCE(Function):
                 for columns in reversed(ctx.tiling[1]):
                     tile, ctx.last = ctx.last, None  # the forward pass's last: a small batch is made only once
                     if tile is None:
-                        true = ctx.truth.within(rows, columns, like=query)
-                        tile = Tile(query @ right[columns].T, rows, columns, true)
+                        tile = _tile(query @ right[columns].T, rows, columns, ctx.truth, others=ctx.others)
                     gradient = _gradient(ctx.sides, tile, upstream)
                     to_left[rows].addmm_(gradient, right[columns])
                     to_right[columns].addmm_(gradient.T, query)
                 to_scale += (to_left[rows] * left[rows]).sum()
-        return to_left.mul_(scale).to(image.dtype), to_right.to(text.dtype), to_scale, None, None
+        return to_left.mul_(scale).to(image.dtype), to_right.to(text.dtype), to_scale, None, None, None
+
+
+def _tile(scores: Tensor, rows: slice, columns: slice, truth: Truth, *, others: bool) -> Tile:
+    """With what is true in it; or without, a true pair's weight taken off its exponential."""
+    true = truth.within(rows, columns, like=scores)
+    if not others:
+        return Tile(scores, rows, columns, true)
+    # not −inf, from which a row's greatest score could not be taken
+    scores.index_put_((true.row, true.column), (-true.weight).log1p().clamp_min(NOTHING), accumulate=True)
+    return Tile(scores, rows, columns, TrueEntries(*(part[:0] for part in true)))
 
 
 def _gradient(sides: list[_Softmax], tile: Tile, upstream: tuple[Tensor, ...]) -> Tensor:

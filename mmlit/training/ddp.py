@@ -10,7 +10,8 @@ class Ddp(DDPStrategy):
     """Lightning's, without a broadcast of buffers in each forward pass.
 
     Evaluation shares may be uneven, and a device with one batch more would wait in that broadcast for ever. Nothing
-    needs it: statistics of batch norms are synchronized or frozen, all else that is no parameter is a constant.
+    needs it: statistics of batch norms are synchronized or frozen, queues take the same global batch everywhere, all
+    else that is no parameter is a constant.
     """
 
     def __init__(self) -> None:

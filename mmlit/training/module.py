@@ -19,6 +19,7 @@ from mmlit.training.gathering import gather_encoded, gather_ids, global_mean, sa
 from mmlit.training.gradient_cache import GradientCache
 from mmlit.training.parameter_groups import parameter_groups
 from mmlit.training.speed import channels_last, fused
+from mmlit.training.teacher import Teacher
 
 #: format of what this module adds to a checkpoint
 CHECKPOINT_VERSION = 1
@@ -70,20 +71,21 @@ class RetrievalModule(LightningModule):
         self.budget = Budget(epochs=0, steps=0, pairs_seen=0)
         self.fit_start, self.seconds_before = 0.0, 0.0  # seconds: of this run before it was killed
         self.pairs: Pairs | None = None  # of the step in progress
+        self.teacher: Teacher | None = None
+        self.stored_teacher: dict[str, Tensor] | None = None  # of the point that training goes on from
 
-    def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
+    def encode(self, batch: Batch, *, teacher: Teacher | None = None) -> tuple[Encoded, Encoded]:
         """Images and texts of a batch, embedded; a side that a store has encoded skips its tower."""
-        image = batch.image if isinstance(batch.image, Encoded) else self.image_encoder(batch.image)
-        text = batch.text if batch.text is not None else self.text_encoder(batch.token_ids, batch.token_mask)
-        return self.alignment.embed_image(image), self.alignment.embed_text(text)
+        by = teacher or self
+        if self.step is not None and self.training:
+            return self.step.encode(by.image_encoder, by.text_encoder, by.alignment, batch)
+        image = batch.image if isinstance(batch.image, Encoded) else by.image_encoder(batch.image)
+        text = batch.text if batch.text is not None else by.text_encoder(batch.token_ids, batch.token_mask)
+        return by.alignment.embed_image(image), by.alignment.embed_text(text)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum over the alignment's terms of their means over the global batch."""
-        if self.step is None:
-            embedded = self.encode(batch)
-        else:
-            embedded = self.step.encode(self.image_encoder, self.text_encoder, self.alignment, batch)
-        self.pairs = pairs = self._gathered(batch, *embedded)
+        self.pairs = pairs = self._gathered(batch, *self.encode(batch))
         means = global_mean(self.alignment.losses(pairs))
         loss = torch.stack([mean.float() for mean in means.values()]).sum()
         self.budget = self.budget._replace(pairs_seen=self.budget.pairs_seen + len(pairs.all_text_id))
@@ -95,19 +97,28 @@ class RetrievalModule(LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """After each optimizer step the alignment's own state moves."""
+        """After each optimizer step the alignment's own state moves, and the teacher."""
         super().optimizer_step(*args, **kwargs)
         self.budget = self.budget._replace(steps=self.budget.steps + 1)
         if self.pairs is not None:
             self.alignment.after_step(self.pairs)
             self.pairs = None
+        if self.teacher is not None:
+            self.teacher.follow()
 
     def setup(self, stage: str) -> None:
         if self.trainer.strategy.root_device.type == "cuda":
             channels_last(self.image_encoder)
 
     def on_fit_start(self) -> None:
+        """The weights to start from are loaded by now."""
         self.fit_start = time.perf_counter()
+        if self.alignment.momentum is not None:
+            self.teacher = Teacher(
+                image_encoder=self.image_encoder, text_encoder=self.text_encoder, alignment=self.alignment
+            )
+            if self.stored_teacher is not None:
+                self.teacher.load_state_dict(self.stored_teacher)
 
     def on_train_epoch_end(self) -> None:
         self.budget = self.budget._replace(epochs=self.budget.epochs + 1)
@@ -167,11 +178,13 @@ class RetrievalModule(LightningModule):
             "used": self.budget._asdict(),
             "fit_seconds": self.fit_seconds,
             "validation": self.validation,
+            **({"teacher": self.teacher.state_dict()} if self.teacher is not None else {}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resumed run goes on counting."""
         self.budget = Budget(**checkpoint["mmlit"]["used"])
+        self.stored_teacher = checkpoint["mmlit"].get("teacher")
         self.seconds_before, self.validation = checkpoint["mmlit"]["fit_seconds"], checkpoint["mmlit"]["validation"]
 
     @property
@@ -206,8 +219,16 @@ class RetrievalModule(LightningModule):
             encode_image=refused or (lambda pixels: self.alignment.embed_image(self.image_encoder(pixels))),
             encode_text=refused or (lambda ids, mask: self.alignment.embed_text(self.text_encoder(ids, mask))),
             draw_key=self.seed * 2**32 + self.global_step,
+            teacher=self._taught(batch),
             **gather_ids(batch),  # type: ignore[arg-type]
         )
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch) -> tuple[Encoded, Encoded] | None:
+        if self.teacher is None:
+            return None
+        image, text = self.encode(batch, teacher=self.teacher)
+        return gather_encoded(image)[1], gather_encoded(text)[1]
 
     def _collect(self, batch: Batch) -> None:
         image, text = self.encode(batch)

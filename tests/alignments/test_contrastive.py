@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, batch_of, fit, pairs_of, usual_batch
+from contract.alignment_checks import IMAGE, TEXT, batch_of, fit, pairs_of, scores_of, usual_batch
 
 from mmlit.alignments.contrastive import Contrastive
 from mmlit.layers.heads import HeadKind
+from mmlit.losses.reweighted_info_nce import reweighted_info_nce
 
 
 def contrastive(
@@ -18,6 +19,9 @@ def contrastive(
     dropout: float = 0.0,
     temperature: float = 0.2,
     learn_temperature: bool = True,
+    label_smoothing: float = 0.0,
+    hardness: float = 0.0,
+    decoupled: bool = False,
 ) -> Contrastive:
     torch.manual_seed(0)
     return Contrastive(
@@ -29,6 +33,9 @@ def contrastive(
         dropout=dropout,
         temperature=temperature,
         learn_temperature=learn_temperature,
+        label_smoothing=label_smoothing,
+        hardness=hardness,
+        decoupled=decoupled,
     )
 
 
@@ -63,6 +70,22 @@ def test_losses_and_scores_equal_the_loops(learn_temperature: bool) -> None:
     torch.testing.assert_close(terms["i2t"], torch.tensor(slow(scaled, true)), rtol=1e-5, atol=1e-6)
     columns, flipped = ([list(column) for column in zip(*rows, strict=True)] for rows in (scaled, true))
     torch.testing.assert_close(terms["t2i"], torch.tensor(slow(columns, flipped)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"hardness": 0.5}, {"decoupled": True}], ids=str)
+def test_options_reweight_the_loss_and_train(options: dict[str, object]) -> None:
+    """Each reaches the loss of its own file; seven pairs, an image twice among them, are still learned."""
+    alignment, given = contrastive(**options), batch_of([1, 2, 3, 4, 1, 5, 6], [1, 2, 3, 4, 1, 5, 6])  # type: ignore[arg-type]
+    pairs = pairs_of(alignment, given)
+    chosen = {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False} | options
+    i2t, t2i = reweighted_info_nce(pairs, alignment.temperature.scale(), **chosen)  # type: ignore[arg-type]
+    terms = alignment.losses(pairs)
+    torch.testing.assert_close((terms["i2t"], terms["t2i"]), (0.5 * i2t, 0.5 * t2i))
+    plain = contrastive().losses(pairs)
+    assert not torch.allclose(terms["i2t"], plain["i2t"])
+    fit(alignment, given, steps=40)
+    scores, true = scores_of(alignment, given), given.image_id[:, None] == given.text_image_id
+    assert (scores.masked_fill(~true, 2).amin(1) > scores.masked_fill(true, -2).amax(1)).all()
 
 
 def test_the_sum_of_both_means_is_the_loss_of_clip() -> None:
@@ -117,6 +140,8 @@ def test_the_score_does_not_see_the_temperature() -> None:
         ({"dim": None}, r"alignment\.dim may be null only where one head is identity"),
         ({"image_head": "identity"}, r"keeps the encoder's width 32, .* dim 5: set alignment\.dim=32 \(or null\)"),
         ({"text_head": "identity"}, r"keeps the encoder's width 64, .* dim 5: set alignment\.dim=64 \(or null\)"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
+        ({"hardness": -0.5}, "hardness must be a number >= 0, got -0.5"),
         ({"text_head": "wide"}, "a head must be identity, linear, mlp or gated, got 'wide'"),
     ],
 )

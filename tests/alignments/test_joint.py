@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, pairs_of, usual_batch
 from torch import Tensor
 
-from mmlit.alignments.joint import Joint, _mine
-from mmlit.contracts import Encoded, Pairs, uniform
+from mmlit.alignments.joint import Joint, _masked, _mine
+from mmlit.contracts import Encoded, Pairs, TextSpec, uniform
 from mmlit.layers.heads import HeadKind
 from mmlit.losses.info_nce import info_nce
 
@@ -24,11 +24,17 @@ def joint(
     temperature: float = 0.2,
     learn_temperature: bool = True,
     match_weight: float = 1.0,
+    contrast_term: float = 1.0,
+    match_term: float = 1.0,
+    words_term: float = 0.0,
+    distillation: float = 0.0,
+    momentum: float | None = None,
+    text: TextSpec = TEXT,
 ) -> Joint:
     torch.manual_seed(0)
     alignment = Joint(
         image=IMAGE,
-        text=TEXT,
+        text=text,
         dim=dim,
         image_head=image_head,
         text_head=text_head,
@@ -39,6 +45,11 @@ def joint(
         temperature=temperature,
         learn_temperature=learn_temperature,
         match_weight=match_weight,
+        contrast_term=contrast_term,
+        match_term=match_term,
+        words_term=words_term,
+        distillation=distillation,
+        momentum=momentum,
     )
     torch.nn.init.normal_(alignment.match.weight)  # logits that tell pairs apart before any training
     return alignment
@@ -233,5 +244,92 @@ def test_an_identity_head_is_for_the_pooled_vectors_only() -> None:
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        joint(**options)  # type: ignore[arg-type]
+
+
+def test_terms_are_weighted() -> None:
+    plain, weighted = joint(), joint(contrast_term=0.25, match_term=3.0)
+    expected, found = (each.losses(pairs_of(each, usual_batch())) for each in (plain, weighted))
+    for name, factor in {"i2t": 0.25, "t2i": 0.25, "match": 3.0}.items():
+        torch.testing.assert_close(found[name], factor * expected[name])
+
+
+def test_soft_targets_are_the_momentum_towers() -> None:
+    """ALBEF, Eq. 6, row by row: (1 − α) H(positives, p) + α H(q, p); matching stays what it was."""
+    plain, alignment = joint(), joint(distillation=0.3, momentum=0.9)
+    pairs = pairs_of(alignment, batch_of([3, 1, 4, 1], [1, 4, 3, 1, 1]))
+    image, text = (F.normalize(torch.randn(count, 5), dim=1) for count in (4, 5))
+    teacher = (pairs.image._replace(pooled=image), pairs.text._replace(pooled=text))
+    terms, hard = alignment.losses(pairs._replace(teacher=teacher)), plain.losses(pairs)
+    scores, soft = pairs.image.pooled @ pairs.text.pooled.T / 0.2, image @ text.T / 0.2
+    for name, logits, targets in (("i2t", scores, soft), ("t2i", scores.T, soft.T)):
+        cross = [
+            -sum(q * p.log() for q, p in zip(t.softmax(0), s.softmax(0), strict=True))
+            for s, t in zip(logits, targets, strict=True)
+        ]
+        torch.testing.assert_close(terms[name], 0.7 * hard[name] + 0.3 * 0.5 * torch.stack(cross))
+    torch.testing.assert_close(terms["match"], hard["match"])
+    with pytest.raises(ValueError, match=r"learns from momentum towers, and pairs\.teacher is None"):
+        alignment.losses(pairs._replace(teacher=None))
+
+
+def test_masked_words_equal_the_loops() -> None:
+    """Text by text, its padding cut off: the mean cross-entropy of its hidden words, given its own image."""
+    alignment, given = joint(words_term=2.0), batch_of([3, 1, 4], [1, 4, 3, 1, 3])
+    pairs = pairs_of(alignment, given)
+    ids, mask = pairs.batch.token_ids, pairs.batch.token_mask
+    hidden = _masked(pairs.draw_key, given.text_id, ids, mask, TEXT)
+    expected = []
+    for m, owner in enumerate(given.text_image_id.tolist()):
+        own = ids[m, mask[m]]
+        masked = torch.tensor([2 if hide else int(i) for i, hide in zip(own, hidden[m], strict=False)])
+        text = pairs.encode_text(masked[None], torch.ones(1, len(own)).bool())
+        image = pairs.image.tokens[[given.image_id.tolist().index(owner)]]
+        words = alignment.words(alignment.fusion.layers(text.tokens, image)[0])  # type: ignore[misc]
+        losses = [-word.log_softmax(0)[i] for word, i, hide in zip(words, own, hidden[m], strict=False) if hide]
+        expected.append(2.0 * sum(losses) / len(losses))
+    terms = alignment.losses(pairs)
+    assert list(terms) == ["i2t", "t2i", "match", "words"]
+    torch.testing.assert_close(terms["words"], torch.stack(expected), rtol=1e-5, atol=1e-6)
+    torch.cat(list(terms.values())).sum().backward()
+    assert all(part.grad is not None for part in alignment.parameters())
+
+
+def test_what_is_masked() -> None:
+    """About 15 % of the words and of every text one, no special token or padding; the same wherever a text stands."""
+    ids = torch.randint(3, 100, (400, 12), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], mask = 1, torch.arange(12) < torch.arange(400)[:, None] % 11 + 2
+    text_id = torch.arange(400) + 10**12
+    hidden = _masked(5, text_id, ids, mask, TEXT)
+    assert hidden.any(1).all()
+    assert not (hidden & (~mask | (ids == 1))).any()
+    long = hidden[mask.sum(1) == 12, 1:]
+    assert 0.13 < long.float().mean() < 0.24  # one of 11 at least
+    assert torch.equal(_masked(5, text_id[7:9], ids[7:9, :10], mask[7:9, :10], TEXT), hidden[7:9, :10])
+    assert not torch.equal(_masked(6, text_id, ids, mask, TEXT), hidden)
+    only_special = _masked(5, text_id[:1], torch.ones(1, 3).long(), torch.ones(1, 3).bool(), TEXT)
+    assert not only_special.any()
+
+
+def test_a_text_encoder_without_a_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"words_term=0.5 masks words, and this text encoder has no token for that"):
+        joint(words_term=0.5, text=TEXT._replace(mask_id=None))
+    assert joint(text=TEXT._replace(mask_id=None)).words is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"contrast_term": 0.0}, "contrast_term must be > 0, got 0.0"),
+        ({"match_term": -1.0}, "match_term must be > 0, got -1.0"),
+        ({"words_term": -1.0}, "words_term must be >= 0, got -1.0"),
+        ({"distillation": 1.5, "momentum": 0.9}, r"distillation must lie in \[0, 1\], got 1.5"),
+        ({"distillation": 0.5, "momentum": 1.0}, r"momentum must be null or lie in \[0, 1\), got 1.0"),
+        ({"distillation": 0.5}, "go together, got distillation=0.5, momentum=None"),
+        ({"momentum": 0.9}, "go together, got distillation=0.0, momentum=0.9"),
+    ],
+)
+def test_wrong_terms_are_refused_by_name(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         joint(**options)  # type: ignore[arg-type]

@@ -178,3 +178,13 @@ def test_a_checkpoint_of_before_may_name_loggers_and_stores_that_are_gone():
     found = stored_config({"mmlit": {"origin": {"config": config}}}, path="x.ckpt")
     assert not {"logger", "features"} & set(found)
     assert found["alignment"] == config["alignment"]
+
+
+def test_a_checkpoint_of_before_lacks_options_that_changed_nothing():
+    """Every option that a class got later is filled in with what its absence meant; here those of `contrastive`."""
+    config = composed()
+    later = {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False}
+    old = {**config, "alignment": {key: value for key, value in config["alignment"].items() if key not in later}}
+    found = stored_config({"mmlit": {"origin": {"config": old}}}, path="x.ckpt")
+    assert found["alignment"] == config["alignment"]
+    assert later.items() <= found["alignment"].items()

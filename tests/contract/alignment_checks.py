@@ -118,7 +118,16 @@ def pairs_of(
         draw_key=11,
         all_mix_image_id=mix_image_id,
         all_mix_weight=mix_weight,
+        teacher=teacher_of(alignment, all_image, all_text),
     )
+
+
+def teacher_of(alignment: Alignment, image: Encoded, text: Encoded) -> tuple[Encoded, Encoded] | None:
+    """What momentum towers say that are the towers themselves, for an alignment that asks for them."""
+    if alignment.momentum is None:
+        return None
+    image, text = (Encoded(*(part.detach().clone() for part in side)) for side in (image, text))
+    return image, text
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

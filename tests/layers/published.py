@@ -104,7 +104,8 @@ def without_gradient(image_encoder: ImageEncoder, text_encoder: TextEncoder, *, 
     options: dict[str, Any] = {"image": image_encoder.spec, "text": text_encoder.spec, "dim": 8, "dropout": 0.0}
     options |= {"image_head": "linear", "text_head": "linear", "temperature": 0.07, "learn_temperature": True}
     attention: dict[str, Any] = {"token_dim": 8, "num_heads": 2, "sharpness": 4.0}
-    alignment: Alignment = CrossAttention(**options, **attention) if tokens else Contrastive(**options)
+    plain: dict[str, Any] = {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False}
+    alignment: Alignment = CrossAttention(**options, **attention) if tokens else Contrastive(**options, **plain)
     ids, mask = text_encoder.tokenize(TEXTS)
     size, count = image_encoder.spec.size, torch.arange(3)
     pixels = torch.randint(256, (3, 3, size, size), generator=torch.Generator().manual_seed(0)).byte()

@@ -85,6 +85,9 @@ def test_both_ways_takes_own_rows_against_all(alone: bool) -> None:
         dropout=0.0,
         temperature=0.2,
         learn_temperature=True,
+        label_smoothing=0.0,
+        hardness=0.0,
+        decoupled=False,
     )
     images_at, texts_at = (slice(None), slice(None)) if alone else (slice(1, 3), slice(2, 7))
     pairs = pairs_of(alignment, usual_batch(), images_at=images_at, texts_at=texts_at)

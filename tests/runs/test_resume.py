@@ -97,6 +97,27 @@ def test_special_endings_and_steps(train, tmp_path, options, step, goes_on_from,
         assert found[part] == expected[part], part
 
 
+@pytest.mark.slow
+def test_momentum_towers_and_their_queues_go_on(train, tmp_path):
+    """Killed in both epochs: averages, queues and weights are those of a run that was not."""
+    options = ("alignment=momentum_contrast", "alignment.queue_size=40", "alignment.momentum=0.9", *JOINT[2:])
+    assert train(*options, f"paths.outputs={tmp_path}/undisturbed").code == 0
+    for step in (3, 8):
+        assert train(*options, before=lambda step=step: die_behind(step)).code == -signal.SIGKILL
+    ended = train(*options)
+    assert ended.code == 0, ended.err
+    assert record_of(tmp_path / "outputs")["metrics"] == record_of(tmp_path / "undisturbed")["metrics"]
+    expected, found = (
+        torch.load(next((tmp_path / folder).glob("*/checkpoints/best.ckpt")), weights_only=True)
+        for folder in ("undisturbed", "outputs")
+    )
+    assert int(expected["state_dict"]["alignment.image_queue.filled"]) == 40
+    parts = [expected["state_dict"], expected["mmlit"]["teacher"]], [found["state_dict"], found["mmlit"]["teacher"]]
+    for one, other in zip(*parts, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_damaged_resume_point_is_told_and_the_run_starts_anew(train, tmp_path):
     """Trap 34."""
     assert train(*JOINT, before=lambda: die_behind(3)).code == -signal.SIGKILL

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from contract.alignment_checks import teacher_of
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,7 +64,8 @@ def gradients(name: str, rows: slice) -> dict[str, torch.Tensor]:
     text_here, all_text, text_offset = gather_encoded(alignment.embed_text(own_text))
     pairs = Pairs(
         image_here, text_here, all_image, all_text, image_offset, text_offset, batch=own,
-        encode_image=lambda _: image_here, encode_text=lambda *_: text_here, draw_key=7, **gather_ids(own),
+        encode_image=lambda _: image_here, encode_text=lambda *_: text_here, draw_key=7,
+        teacher=teacher_of(alignment, all_image, all_text), **gather_ids(own),
     )  # fmt: skip
     means = global_mean(alignment.losses(pairs))
     torch.stack(list(means.values())).sum().backward()
@@ -122,9 +124,8 @@ class Shapes(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ALIGNMENTS)
-def test_a_device_forms_its_rows_of_the_batch_only(name):
-    """b × B pairs of things, never B × B: neither forward nor backward."""
+def places_of_pairs(name: str, own: slice) -> int:
+    """The most places that a tensor with all pairs of things has, forward and backward; 0 if there is none."""
     alignment, batch = alignment_named(name), 61  # a prime: sizes that it divides twice are those of all pairs
     ids = torch.arange(batch)
     generator = torch.Generator().manual_seed(0)
@@ -135,19 +136,25 @@ def test_a_device_forms_its_rows_of_the_batch_only(name):
     )  # fmt: skip
     with Shapes(batch) as shapes:
         image, text = alignment.embed_image(image), alignment.embed_text(text)
-        own = slice(7, 15)
         own_image, own_text = image.take(own), text.take(own)
         given = Batch(image, ids[own], ids[own, None], ids[own, None] > 0, text, ids[own], ids[own])
         pairs = Pairs(
-            own_image, own_text, image, text, 7, 7, ids, ids, ids, batch=given, encode_image=lambda _: own_image,
-            encode_text=lambda *_: own_text, draw_key=3,
+            own_image, own_text, image, text, own.start, own.start, ids, ids, ids, batch=given,
+            encode_image=lambda _: own_image, encode_text=lambda *_: own_text, draw_key=3,
+            teacher=teacher_of(alignment, image, text),
         )  # fmt: skip
         torch.cat(list(alignment.losses(pairs).values())).sum().backward()
-    assert shapes.seen == 0
-    whole = pairs._replace(image=image, text=text, image_offset=0, text_offset=0)
-    with Shapes(batch) as shapes:
-        alignment.losses(whole)
-    assert shapes.seen >= batch**2, "the test would not see it"
+    return shapes.seen
+
+
+@pytest.mark.parametrize("name", ALIGNMENTS)
+def test_a_device_forms_its_rows_of_the_batch_only(name):
+    """b × B pairs of things, never B × B: neither forward nor backward."""
+    assert places_of_pairs(name, slice(7, 15)) == 0
+
+
+def test_all_pairs_would_be_seen():
+    assert places_of_pairs("triplet", slice(0, 61)) >= 61**2
 
 
 def test_one_device_gathers_the_same_objects():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from contract.alignment_checks import teacher_of
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -53,7 +54,8 @@ class Step(nn.Module):
         refused = GradientCache.refuse(self.alignment)
         pairs = Pairs(
             own_image, own_text, all_image, all_text, image_offset, text_offset, batch=batch, encode_image=refused,
-            encode_text=refused, draw_key=5, **gather_ids(batch),
+            encode_text=refused, draw_key=5, teacher=teacher_of(self.alignment, all_image, all_text),
+            **gather_ids(batch),
         )  # fmt: skip
         return torch.stack(list(global_mean(self.alignment.losses(pairs)).values())).sum()
 
