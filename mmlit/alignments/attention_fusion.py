@@ -56,6 +56,7 @@ class AttentionFusion(Alignment):
     Source: Vaswani et al. 2017, "Attention is all you need", Sec. 3.1 and 3.2.2, arXiv 1706.03762.
     Differs: no feed-forward layer; no biases in the attention, and a norm without gain and bias: w has the gain, and
     what is added to all scores a softmax over them does not see. No temperature, since w learns the scores' scale.
+    When: a baseline that shows what attention over two vectors adds to a perceptron; every pair is scored.
     """
 
     def __init__(

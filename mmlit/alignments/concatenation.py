@@ -41,6 +41,7 @@ class Concatenation(Alignment):
     collaborative filtering vs. matrix factorization revisited", Sec. 4, arXiv 2005.09683.
     Differs: softmax contrastive loss instead of the hinge. No temperature, since w learns the scale of the scores, and
     no last bias, which a softmax does not see.
+    When: the plainest learned fusion, a baseline for whatever scores pairs; every pair is scored.
     """
 
     def __init__(

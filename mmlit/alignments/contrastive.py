@@ -31,6 +31,7 @@ class Contrastive(Alignment):
     Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747. The
     last three options: see `mmlit.losses.reweighted_info_nce`.
     Differs: several positives per row (see `mmlit.losses.info_nce`).
+    When: the first choice, and the one to beat: cheap to train, ranked by one matrix product.
     """
 
     def __init__(

@@ -50,6 +50,7 @@ class CrossAttention(Alignment):
     softmax contrastive loss instead of the hinge. The attended vectors of the N × M pairs are never formed: their
     products with the word and with themselves follow from the word–patch products and each item's Gram matrix; and
     since a cosine does not see its argument's length, the softmax needs no denominator.
+    When: words must find their regions, and a gallery is small or reranked; it needs tokens of both towers.
     """
 
     needs_tokens = True

@@ -53,6 +53,7 @@ class Joint(Alignment):
     words are all replaced by the mask, and a text's count as their mean; binary cross-entropy on one logit; ranks by
     both scores together (a young matching head must not rank by itself); a caption of the same image is never drawn as
     a negative.
+    When: ranking quality counts more than its cost: candidates come from the cosine, a fusion encoder orders them.
     """
 
     needs_tokens = True

@@ -36,6 +36,7 @@ class MomentumContrast(Alignment):
     Differs: without matching and masked words; the queue begins empty, not with random vectors; cross-entropy where
     Eq. 6 has the divergence, which differs by what has no gradient; α is not ramped up. A mixed picture is kept in the
     queue as the image that it shows most of.
+    When: batches are small: the queue brings candidates, the soft target forgives captions that fit other images, too.
     """
 
     def __init__(

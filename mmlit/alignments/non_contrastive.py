@@ -39,6 +39,7 @@ class NonContrastive(Alignment):
     Differs: as in the authors' code the squared distance is a mean over dimensions, not Eq. 5's sum; expanders of two
     layers that normalize each item by itself, since no item may depend on the rest of its batch; scores are cosines of
     what the expanders return, for what goes into two expanders shares no axes.
+    When: to see what alignment without negatives learns; batches whose captions fit several images.
     """
 
     def __init__(

@@ -24,6 +24,7 @@ class Projection(Alignment):
         ValueError: if `margin` is outside [−1, 1), or the heads do not fit.
 
     Source: the plain baseline of the field; loss as in `mmlit.losses.cosine_margin`.
+    When: the plainest baseline; small batches, where a softmax has few negatives to compare with.
     """
 
     def __init__(

@@ -32,6 +32,7 @@ class Sigmoid(Alignment):
     Source: Zhai et al. 2023, "Sigmoid loss for language image pre-training", Sec. 3.2, arXiv 2303.15343; its
     recipe starts 1 / temperature at 10 and the bias at −10.
     Differs: several positives per image; the temperature keeps the bounds that all alignments have.
+    When: large batches, or few devices' memory: its loss is a sum over pairs, so no row waits for another.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ class Triplet(Alignment):
     Source: Faghri et al. 2017, "VSE++", Eq. 5 (`sum`) and 6 (`max`), arXiv 1707.05612.
     The collapse: Schroff et al. 2015, "FaceNet", Sec. 3.2, arXiv 1503.03832.
     Differs: several positives per row; means over the batch in place of sums.
+    When: to compare with the ranking losses before contrastive pre-training; small batches.
     """
 
     def __init__(
