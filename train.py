@@ -1,5 +1,6 @@
 """Trains and evaluates one point of the grid, or a sweep: `python train.py --help`."""
 
+import atexit
 import gc
 import sys
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ def main(config: DictConfig) -> float | None:
     # What is imported stays: the collector would look through it again and again, and unshare the pages of forked jobs.
     gc.freeze()
     gc.enable()
+    atexit.register(gc.unfreeze)  # or extension modules would complain at the end that nobody collected theirs
     # Inside the job of a single run, since Hydra says something of its own about what leaves it.
     alone = HydraConfig.get().mode == RunMode.RUN
     with one_line_errors("train.py") if alone else nullcontext():

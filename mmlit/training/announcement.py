@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from torch import nn
 
+from mmlit.data.batching import AllCaptions
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.training.compiled import CompiledTowers
 from mmlit.training.module import RetrievalModule
@@ -30,8 +31,8 @@ def cautions(trainer: Trainer, data: PairsDataModule) -> list[str]:
         return []
     batch = own * trainer.world_size
     return [
-        f"trainer.accumulate_grad_batches={count} adds up the gradients of {count} batches, and is no larger batch: a "
-        f"pair still sees {batch - 1} negatives. A step with {count * batch - 1} negatives for each is "
+        f"trainer.accumulate_grad_batches={count} adds up the gradients of {count} batches, and is no larger batch: "
+        f"there are still {_negatives(data, batch)}. A step with {_negatives(data, count * batch)} is "
         f"data.batch_size={count * own} step=gradient_cache step.chunk_size={own}"
     ]
 
@@ -67,18 +68,31 @@ def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> 
     batches = rows // batch if data.drop_last else -(-rows // batch)
     limit = trainer.limit_train_batches
     per_epoch = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    told = f"{trainer.max_epochs} epochs of {per_epoch} batches"
+    told = f"{_counted(trainer.max_epochs, 'epoch')} of {_counted(per_epoch, 'batch', 'es')}"
     if per_epoch < batches:
         told += f" (of {batches})"
     if trainer.accumulate_grad_batches > 1:
         told += f", {trainer.accumulate_grad_batches} batches to a step"
-    told += f", {batch} pairs in a batch"
+    told += f", {batch} {'images' if isinstance(data.batching, AllCaptions) else 'pairs'} in a batch"
     if trainer.world_size > 1:
         told += f" of {trainer.world_size} devices"
     if module.step:
-        told += f", {module.step.chunk_size} in the towers at a time"
-    told += f", {data.batching.shows}: {batch - 1} negatives for each"
+        told += f", {min(module.step.chunk_size, data.batch_size)} in the towers at a time"
+    told += f", {data.batching.shows}: {_negatives(data, batch)}"
     rest = rows % batch
     if not data.drop_last and per_epoch == batches and rest >= trainer.world_size:
         told += f", {rest - 1} in the last batch of an epoch"
     return told
+
+
+def _negatives(data: PairsDataModule, batch: int) -> str:
+    """What a global batch of so many rows holds for each item to be told apart from."""
+    if not isinstance(data.batching, AllCaptions):
+        return f"{batch - 1} negatives for each"
+    captions = data.readers["train"].captions
+    texts = round((batch - 1) * captions.num_texts / captions.num_images)
+    return f"{batch - 1} negative images for each caption, about {texts} negative captions for each image"
+
+
+def _counted(number: int | None, name: str, plural: str = "s") -> str:
+    return f"{number} {name}{plural * (number != 1)}"

@@ -93,7 +93,9 @@ class RetrievalModule(LightningModule):
         for name, mean in means.items():
             self.log(f"train/{name}", mean.detach(), sync_dist=True, batch_size=len(batch.image_id))
         # texts whose image another text of the global batch has, too: positives, not negatives
-        self.log("train/same_image", same_image(pairs.all_text_image_id).float(), batch_size=len(batch.image_id))
+        collisions = same_image(pairs.all_text_image_id).float()
+        self.log("train/same_image", collisions, batch_size=len(batch.image_id))
+        self.log("train/same_image_in_epoch", collisions, on_step=False, on_epoch=True, reduce_fx="sum")
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -119,6 +121,7 @@ class RetrievalModule(LightningModule):
             )
             if self.stored_teacher is not None:
                 self.teacher.load_state_dict(self.stored_teacher)
+                self.stored_teacher = None
 
     def on_train_epoch_end(self) -> None:
         self.budget = self.budget._replace(epochs=self.budget.epochs + 1)

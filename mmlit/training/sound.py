@@ -5,11 +5,14 @@ import logging
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mmlit.results.atomic import write_atomically
@@ -27,10 +30,10 @@ _SHOWN = 16
 class SoundTraining(Callback):
     """NaN or infinity in the loss, in a gradient or in a weight that is to be written ends the run.
 
-    The loss and the gradients are looked at before the optimizer moves anything, the weights before a checkpoint
-    replaces another: what lies in the run's folder stays as good as it was. With a loss scaler (16-mixed) gradients are
-    left to it, which skips steps on purpose. The loss and the gradients are the same on all devices, so that all of
-    them end together.
+    The loss and the gradients are looked at before the optimizer moves anything, the weights before a validation and
+    before a checkpoint replaces another: what lies in the run's folder stays as good as it was. With a loss scaler
+    (16-mixed) gradients are left to it, which skips steps on purpose. The loss and the gradients are the same on all
+    devices, so that all of them end together.
 
     A spike is a loss that lies more than five standard deviations above the mean of the last hundred batches; it is
     told in the log with the images of its batch, and training goes on.
@@ -42,13 +45,16 @@ class SoundTraining(Callback):
     def __init__(self, *, directory: Path) -> None:
         self.directory = directory
         self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._ids: dict[str, Tensor] = {}  # of the last global batch
 
     def on_after_backward(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
+        if (pairs := pl_module.pairs) is not None:
+            self._ids = {"image_ids": pairs.all_image_id, "text_ids": pairs.all_text_id}
         loss = float(trainer.callback_metrics["train/loss"])
         if not math.isfinite(loss):
-            self._stop(trainer, pl_module, f"train/loss is {loss}")
+            self._stop(trainer, f"train/loss is {loss}")
         if (spike := self._spike(loss)) and trainer.is_global_zero:
-            images = _listed(_ids(pl_module)["image_ids"])
+            images = _listed(self._ids["image_ids"].tolist())
             log.warning("loss spike at optimizer step %d: %s; images %s", trainer.global_step + 1, spike, images)
         self._losses.append(loss)
 
@@ -60,17 +66,25 @@ class SoundTraining(Callback):
         gradients = {name: part.grad for name, part in pl_module.named_parameters() if part.grad is not None}
         if not torch.nn.utils.get_total_norm(list(gradients.values()), norm_type=math.inf).isfinite():
             names = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-            self._stop(trainer, pl_module, f"the gradient of {_listed(names)} is not finite")
+            told = f"{len(names)} of {len(gradients)} gradients are not finite, {names[0]}'s first,"
+            self._stop(trainer, told)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
+        """Scores of broken weights would be blamed on what is ranked."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._require_finite(trainer, pl_module.state_dict())
 
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, pl_module: RetrievalModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning asks on every device, before the file is opened."""
-        weights = {name: part for name, part in checkpoint["state_dict"].items() if part.is_floating_point()}
+        self._require_finite(trainer, checkpoint["state_dict"])
+
+    def _require_finite(self, trainer: Trainer, state: Mapping[str, Tensor]) -> None:
+        weights = {name: part for name, part in state.items() if part.is_floating_point()}
         if names := [name for name, part in weights.items() if not part.isfinite().all()]:
-            raise ValueError(
-                f"after optimizer step {trainer.global_step} the weights of {_listed(names)} are not finite; "
-                f"{self._left()}. Try a smaller optimizer.lr"
+            self._end(
+                trainer, f"{len(names)} of {len(weights)} weights are not finite, {names[0]}'s first,", moved=True
             )
 
     def _spike(self, loss: float) -> str | None:
@@ -81,27 +95,27 @@ class SoundTraining(Callback):
             return None
         return f"train/loss {loss:.4g}, mean of the last {len(self._losses)} {mean:.4g} ± {deviation:.2g}"
 
-    def _stop(self, trainer: Trainer, pl_module: RetrievalModule, what: str) -> NoReturn:
-        ids, step = _ids(pl_module), trainer.global_step + 1
+    def _stop(self, trainer: Trainer, what: str) -> NoReturn:
+        self._end(trainer, what, moved=False)
+
+    def _end(self, trainer: Trainer, what: str, *, moved: bool) -> NoReturn:
+        """Writes down the step of the last batch; `moved` says whether the optimizer has made it."""
+        step = trainer.global_step + (not moved)
+        ids: dict[str, list[int]] = {name: part.tolist() for name, part in self._ids.items()}
         if trainer.is_global_zero:
             content = {"step": step, "epoch": trainer.current_epoch + 1, "what": what, **ids}
             write_atomically(self.directory / FILE_NAME, f"{json.dumps(content)}\n".encode())
+        when = f"{'after' if moved else 'at'} optimizer step {step}, epoch {trainer.current_epoch + 1}"
+        precision = "" if trainer.precision == "32-true" else ", or trainer.precision=32-true"
         raise ValueError(
-            f"{what} at optimizer step {step}, epoch {trainer.current_epoch + 1}, with images "
-            f"{_listed(ids['image_ids'])} (all ids of its batch: {self.directory / FILE_NAME}). It moved nothing; "
-            f"{self._left()}. Try a smaller optimizer.lr, or trainer.precision=32-true"
+            f"{what} {when}, with images {_listed(ids.get('image_ids', []))} "
+            f"(all ids of its batch: {self.directory / FILE_NAME}). "
+            f"{'' if moved else 'It moved nothing; '}{self._left()}. Try a smaller optimizer.lr{precision}"
         )
 
     def _left(self) -> str:
         found = sorted(path.name for path in (self.directory / "checkpoints").glob("*.ckpt"))
         return f"{' and '.join(found)} of before stays" if found else "no checkpoint has been written yet"
-
-
-def _ids(module: RetrievalModule) -> dict[str, list[int]]:
-    """Of the global batch."""
-    if module.pairs is None:
-        return {"image_ids": [], "text_ids": []}
-    return {"image_ids": module.pairs.all_image_id.tolist(), "text_ids": module.pairs.all_text_id.tolist()}
 
 
 def _listed(items: list[Any]) -> str:

@@ -4,12 +4,19 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from mmlit.data.batching import OneCaption
+from mmlit.data.batching import AllCaptions, Batching, OneCaption
 from mmlit.training.announcement import announcement, cautions
 from mmlit.training.gradient_cache import GradientCache
 
 
-def said(*, devices: int = 1, accumulate: int = 1, chunk_size: int | None = None, drop_last: bool = True) -> list[str]:
+def said(
+    *,
+    devices: int = 1,
+    accumulate: int = 1,
+    chunk_size: int | None = None,
+    drop_last: bool = True,
+    batching: Batching = OneCaption(group_by_length=False),  # noqa: B008
+) -> list[str]:
     """Its line about training, then what it warns of; 100 images, 16 of them on each device."""
     trainer = SimpleNamespace(
         world_size=devices, accumulate_grad_batches=accumulate, max_epochs=2, limit_train_batches=1.0,
@@ -19,7 +26,7 @@ def said(*, devices: int = 1, accumulate: int = 1, chunk_size: int | None = None
     reader = SimpleNamespace(captions=SimpleNamespace(num_images=100, num_texts=500))
     data = SimpleNamespace(
         batch_size=16, drop_last=drop_last, names={"train": "train"}, aside={}, readers={"train": reader},
-        batching=OneCaption(group_by_length=False),
+        batching=batching,
     )  # fmt: skip
     step = None if chunk_size is None else GradientCache(chunk_size=chunk_size)
     parts = {name: nn.Linear(1, 1) for name in ("image_encoder", "text_encoder", "alignment")}
@@ -50,3 +57,10 @@ def test_accumulation_is_told_from_a_larger_batch():
     assert "accumulate_grad_batches=4 adds up the gradients of 4 batches, and is no larger batch" in caution
     assert caution.endswith("127 negatives for each is data.batch_size=64 step=gradient_cache step.chunk_size=16")
     assert said(accumulate=4, chunk_size=8)[1:], "accumulated caches are no larger batch either"
+
+
+def test_all_captions_are_more_negatives_for_an_image_than_images_for_a_caption():
+    """100 images with five captions each."""
+    (line,) = said(batching=AllCaptions(group_by_length=False))
+    assert ", 16 images in a batch, " in line
+    assert line.endswith("15 negative images for each caption, about 75 negative captions for each image")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from mmlit.training.sound import FILE_NAME, LEAST, SoundTraining
@@ -23,7 +24,8 @@ class Module(nn.Module):
 def trainer(*, scaler: object = None) -> SimpleNamespace:
     return SimpleNamespace(
         callback_metrics={"train/loss": torch.tensor(1.0)}, global_step=36, current_epoch=2, is_global_zero=True,
-        precision_plugin=SimpleNamespace(scaler=scaler),
+        precision_plugin=SimpleNamespace(scaler=scaler), precision="bf16-mixed", sanity_checking=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
     )  # fmt: skip
 
 
@@ -55,10 +57,12 @@ def test_a_gradient_that_is_not_finite_ends_the_run_unless_a_scaler_skips_its_st
     module = Module([7])
     module.weight.grad = torch.tensor([1e30, 1.0])  # large is not infinite
     guard = SoundTraining(directory=tmp_path)
+    guard.on_after_backward(trainer(), module)
     guard.on_before_optimizer_step(trainer(), module, None)
     module.weight.grad[1] = value
     guard.on_before_optimizer_step(trainer(scaler=object()), module, None)
-    with pytest.raises(ValueError, match=r"the gradient of weight is not finite at optimizer step 37, .* images 7 "):
+    told = r"1 of 1 gradients are not finite, weight's first, at optimizer step 37, .* images 7 "
+    with pytest.raises(ValueError, match=told):
         guard.on_before_optimizer_step(trainer(), module, None)
 
 
@@ -66,8 +70,20 @@ def test_broken_weights_are_not_written(tmp_path):
     guard, weights = SoundTraining(directory=tmp_path), {"a": torch.ones(2), "steps": torch.tensor(3)}
     guard.on_save_checkpoint(trainer(), Module([1]), {"state_dict": weights})
     weights["a"][0] = float("inf")
-    with pytest.raises(ValueError, match=r"after optimizer step 36 the weights of a are not finite; no checkpoint"):
+    told = r"1 of 1 weights are not finite, a's first, after optimizer step 36, .*\. no checkpoint has been written yet"
+    with pytest.raises(ValueError, match=told):
         guard.on_save_checkpoint(trainer(), Module([1]), {"state_dict": weights})
+
+
+def test_weights_that_a_step_broke_are_told_before_anything_is_ranked(tmp_path):
+    guard, module, at = SoundTraining(directory=tmp_path), Module([8, 9]), trainer()
+    guard.on_after_backward(at, module)
+    module.pairs = None  # the step is over
+    guard.on_validation_start(at, module)
+    module.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match=r"1 of 1 weights are not finite, .* after optimizer step 36, .* images 8, 9 "):
+        guard.on_validation_start(at, module)
+    assert json.loads((tmp_path / FILE_NAME).read_text())["text_ids"] == [108, 109]
 
 
 def test_a_spike_is_told_and_noise_is_not(tmp_path, caplog):
