@@ -34,8 +34,9 @@ test: setup  ## the tests that take seconds each
 test-slow: setup  ## the tests that take longer
 	$(BIN)/pytest -n 2 -m slow --timeout 900
 
-docs: setup  ## write docs/encoders.md anew from the yaml files
+docs: setup  ## write docs/encoders.md and docs/methods.md anew
 	$(BIN)/python -m mmlit.configuration.encoder_table > docs/encoders.md
+	$(BIN)/python -m mmlit.configuration.method_page > docs/methods.md
 
 lock: setup  ## pin the requirements anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev -o requirements.lock pyproject.toml

@@ -48,6 +48,7 @@ class LateInteraction(Alignment):
     in full precision. A second InfoNCE on the pooled vectors, which no token-wise similarity reads, trains `coarse`:
     the score of a pair costs P · L products of tokens, and a mean of tokens that nothing trained as such would find
     poor candidates.
+    When: details decide (a colour, a part) and attention is too costly to train: maxima need no weights.
     """
 
     needs_tokens = True

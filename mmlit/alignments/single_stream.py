@@ -50,6 +50,7 @@ class SingleStream(Alignment):
     in `joint`, and ranks all but the best candidates, for the transformer cannot score a whole gallery. No masked
     words, no word–patch alignment; binary cross-entropy on one logit; a caption of the same image is never drawn as a
     negative.
+    When: to see the unified end of the spectrum, where both sides share one transformer; the costliest to train.
     """
 
     needs_tokens = True

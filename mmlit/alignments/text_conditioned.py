@@ -47,6 +47,7 @@ class TextConditioned(Alignment):
     of losses (on small batches and short schedules they are also better here); captions as they are, no sub-captions
     cut out of longer ones; several positives by ids; no projection behind the attention, which would cost each of
     N × M pairs E² products.
+    When: captions each describe another part of the picture; it shows where a text looks.
     """
 
     needs_tokens = True
