@@ -81,7 +81,7 @@ def test_wrong_arguments_are_refused(checkpoint):
         model.encode_texts("a red circle")
     with pytest.raises(ValueError, match="images must be a list with something in it, got an empty one"):
         model.encode_images([])
-    with pytest.raises(ValueError, match=r"not a readable picture: of no format that Pillow knows$"):
+    with pytest.raises(ValueError, match=r"not a readable picture: of no format that is read here$"):
         model.encode_images([b"x"])
     with pytest.raises(ValueError, match=r"an image must be a path, .*fromarray makes one of an array.*, got Tensor"):
         model.encode_images([torch.zeros(3, 32, 32)])

@@ -132,6 +132,7 @@ def test_tensorboard_whose_file_cannot_be_written_any_more(tracked, picture, cap
     assert "No space left" in told(caplog)[0]
 
 
+@pytest.mark.slow
 def test_mlflow_whose_database_is_locked(tracked, picture, caplog, monkeypatch, mlflow_database):
     from mlflow.store.db import utils
 
