@@ -69,8 +69,10 @@ def assert_same_steps(found: Path, expected: Path) -> None:
         one, other = (torch.load(folder / "steps" / name) for folder in (expected, found))
         assert one.keys() == other.keys()
         assert all(part.startswith(("image_encoder.", "text_encoder.", "alignment.")) for part in one)
+        # where a gradient nearly cancels, its rounding is that of what cancels
+        least = 1e-3 * torch.stack([gradient.norm() for gradient in one.values()]).norm()
         for part, gradient in one.items():
-            assert (other[part] - gradient).norm() <= 1e-5 * gradient.norm(), (name, part)
+            assert (other[part] - gradient).norm() <= 1e-5 * max(gradient.norm(), least), (name, part)
 
 
 @pytest.fixture

@@ -230,16 +230,24 @@ def test_what_is_limited_is_said(train):
     assert "report on 24 images with 120 captions (test, limited to 2 batches)" in said
 
 
+#: a queue grows by positives, and soft targets have an entropy; sixteen items cannot fill many dimensions
+NOT_THE_LOSS = {
+    "momentum_contrast": (["alignment.queue_size=0", "alignment.distillation=0"], "train/loss"),
+    "non_contrastive": ([], "train/invariance"),
+}
+
+
 @pytest.mark.parametrize(
     "alignment",
     [name if name == "contrastive" else pytest.param(name, marks=pytest.mark.slow) for name in ALIGNMENTS],
 )
 def test_debug_overfits_one_batch(train, tmp_path, alignment):
-    """The loss ends well below where it began, and below that of guessing."""
-    ended = train("experiment=debug", f"alignment={alignment}", "data.batch_size=16", "trainer.max_epochs=60")
+    """The loss ends well below where it began, or what of it can be learned does."""
+    words, column = NOT_THE_LOSS.get(alignment, ([], "train/loss"))
+    ended = train("experiment=debug", f"alignment={alignment}", "data.batch_size=16", "trainer.max_epochs=60", *words)
     assert ended.code == 0, ended.err
     (path,) = tmp_path.rglob("metrics.csv")
     with path.open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        losses = [float(row[column]) for row in csv.DictReader(file) if row[column]]
     assert len(losses) == 60
     assert losses[-1] < 0.5 * losses[0]
