@@ -129,9 +129,13 @@ def device(rank: int, shares: int, meet: str, steps: int, answer: Connection | N
     module: nn.Module = Training(size=32, dim=128, vocabulary_size=2048)
     if world > 1:
         module = DistributedDataParallel(module)
-    seconds, losses = stepping(module, iter([batch] * steps), steps)
+    seconds, own = stepping(module, iter([batch] * steps), steps)
+    losses = torch.tensor(own)
+    if world > 1:  # each device's is its own rows' share, scaled so that their mean is the batch's
+        dist.all_reduce(losses)
+        losses /= world
     if answer is not None:
-        answer.send((statistics.median(seconds[2:]), losses))
+        answer.send((statistics.median(seconds[2:]), losses.tolist()))
     if world > 1:
         dist.destroy_process_group()
 
