@@ -56,7 +56,7 @@ def towers() -> Any:
             self.tower = CLIPTextModel(CLIPTextConfig(**shape, **words))
 
         def tokenize(self, texts: Any) -> Any:
-            raise NotImplementedError
+            raise NotImplementedError("ids are drawn, not tokenized")
 
         def forward(self, ids: Any, mask: Any) -> Encoded:
             found = self.tower(input_ids=ids, attention_mask=mask)

@@ -69,8 +69,8 @@ class Training(nn.Module):
 
 
 def nothing(*_: Tensor) -> Encoded:
-    """The loss here asks for no other view."""
-    raise NotImplementedError
+    """What a loss may call for another view of the batch."""
+    raise NotImplementedError("the loss here asks for no other view")
 
 
 def stepping(module: nn.Module, batches: Iterator[Batch], count: int) -> tuple[list[float], list[float]]:

@@ -27,7 +27,7 @@ _BELOW = """
 Rendered scenes, {pairs:,} pairs seen, mean ± standard deviation over {seeds} seeds, the last checkpoint on the test
 split ([all columns](results/methods.csv)); training and ranking are times, in units of `contrastive`'s. One budget for
 all, and each method's own yaml: one that another budget or its own tuning would suit better stands lower than it could.
-`python train.py --config-dir sweeps --config-name methods` fills the rows that are empty.
+The numbers that are here come from `make compare`; `sweeps/methods.yaml` has the same settings for all methods.
 """
 _LABEL = re.compile(r"^(Args|Raises|Attributes|Source|Differs|When|The collapse):\s*", re.MULTILINE)
 

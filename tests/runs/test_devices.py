@@ -60,8 +60,11 @@ def slurm_environments(nodes: int) -> list[dict[str, str]]:
     return [{**common, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in range(nodes)]
 
 
-def assert_same_steps(found: Path, expected: Path) -> None:
-    """Every parameter's gradient in every step, the one with the uneven batch included."""
+def assert_same_steps(found: Path, expected: Path, *, cancels: float = 0.0) -> None:
+    """Every parameter's gradient in every step, the one with the uneven batch included, to 1e-5 of its norm.
+
+    A gradient whose norm is less than the share `cancels` of the whole gradient's is compared as if it had that share.
+    """
     names = sorted(path.name for path in (expected / "steps").iterdir())
     assert len(names) == STEPS
     assert sorted(path.name for path in (found / "steps").iterdir()) == names
@@ -69,8 +72,7 @@ def assert_same_steps(found: Path, expected: Path) -> None:
         one, other = (torch.load(folder / "steps" / name) for folder in (expected, found))
         assert one.keys() == other.keys()
         assert all(part.startswith(("image_encoder.", "text_encoder.", "alignment.")) for part in one)
-        # where a gradient nearly cancels, its rounding is that of what cancels
-        least = 1e-3 * torch.stack([gradient.norm() for gradient in one.values()]).norm()
+        least = cancels * torch.stack([gradient.norm() for gradient in one.values()]).norm()
         for part, gradient in one.items():
             assert (other[part] - gradient).norm() <= 1e-5 * max(gradient.norm(), least), (name, part)
 
@@ -97,7 +99,8 @@ def test_trainer_ddp_has_the_gradients_of_one_device(alone, tmp_path, scenes, al
         arguments = [*options(folder, scenes, batch_size=16 // world), f"alignment={alignment}", *ddp(devices=world)]
         for ended in forked_together([*arguments, *further], torchrun_environments(world)):
             assert ended.code == 0, ended.err
-        assert_same_steps(folder, expected)
+        # biases behind its last norm get what true pairs and mined ones leave of each other: fp32 gives that to 1.2e-5
+        assert_same_steps(folder, expected, cancels=1e-3 if alignment == "single_stream" else 0.0)
         (path,) = folder.rglob("result.json")
         record = json.loads(path.read_text())
         assert record["environment"]["device"] == f"{world} x cpu"

@@ -48,7 +48,9 @@ def unpack(file: Path, archive: Archive, *, staging: Path, root: Path, watch: Wa
 
 @contextmanager
 def _errors_of(file: Path) -> Iterator[None]:
-    """All that a broken archive raises in the standard library, as one kind."""
+    """All that a broken archive raises in the standard library, as one kind; zipfile has no more of its own for a
+    compression that it does not know (NotImplementedError) or a password (RuntimeError).
+    """
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
