@@ -55,7 +55,8 @@ def identity(record: Record) -> Identity:
     choices = {
         axis: _text(option)
         for axis, option in record.choices.items()
-        if axis not in NOT_COMPARED and not axis.startswith("hydra/")
+        # nothing chosen is what records say, too, that are older than the axis
+        if axis not in NOT_COMPARED and not axis.startswith("hydra/") and option is not None
     }
     paths = record.config.get("paths") or {}
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
