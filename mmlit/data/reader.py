@@ -1,8 +1,8 @@
 """Rows of a split → `Batch`."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from mmlit.data.captions import Captions
 from mmlit.data.decode import VERSION, decode, ends_well
 from mmlit.data.reading import Broken, Reading
 from mmlit.data.sampling import Row
+from mmlit.data.tags import TagTable
 from mmlit.data.token_table import TokenTable
 
 #: draws of a substitute that is not in the batch yet; then any will do
@@ -23,6 +24,13 @@ class Store(Protocol):
 
     def take(self, index: Sequence[int]) -> Encoded:
         """The items number `index`."""
+
+
+class Views(NamedTuple):
+    """What makes further views of a picture: (file, spec, key) → each uint8 (3,H,W); and the seed of the keys."""
+
+    make: Callable[[bytes, ImageSpec, int], tuple[Tensor, ...]]
+    seed: int
 
 
 class BatchReader:
@@ -39,6 +47,8 @@ class BatchReader:
     Attributes:
         image_store: encoded images by number, or None.
         text_store: encoded texts by number, or None.
+        tags: which tags each image has, or None: batches then have no `labels`.
+        views: what makes `Batch.views`, or None.
         decoding: how files become pixels; where it differs, so do they.
     """
 
@@ -58,6 +68,8 @@ class BatchReader:
         self.broken = Broken(captions=captions, reading=reading, world_size=world_size, gallery=gallery)
         self.image_store: Store | None = None
         self.text_store: Store | None = None
+        self.tags: TagTable | None = None
+        self.views: Views | None = None
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         rows, pixels = self._readable(rows)
@@ -73,6 +85,8 @@ class BatchReader:
             text=self.text_store.take(texts) if self.text_store else None,
             text_id=torch.from_numpy(self.captions.text_id[texts]),
             text_image_id=torch.from_numpy(self.captions.image_id[owners]),
+            labels=self.tags.take(images) if self.tags else None,
+            views=self._views(rows) if self.views else None,
         )
 
     def look(self) -> None:
@@ -124,7 +138,16 @@ class BatchReader:
                 break
         own = self.captions.texts_of(image)
         whole = len(row.texts) == len(self.captions.texts_of(row.image)) > 1
-        return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],))
+        return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],), row.epoch)
+
+    def _views(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+        """Of pictures that were read a moment ago: what cannot be read has been replaced."""
+        make, seed = self.views  # type: ignore[misc]
+        found = []
+        for row in rows:
+            draw = uniform(seed, row.epoch, int(self.captions.image_id[row.image]))
+            found.append(make(self.captions.picture(row.image), self.spec, int(draw * 2**52)))
+        return tuple(torch.stack(each) for each in zip(*found, strict=True))
 
     def _decoded(self, image: int) -> Tensor | None:
         """Pixels, or None where a picture that cannot be read is skipped."""
