@@ -77,8 +77,8 @@ class Batch(NamedTuple):
 
     `image` uint8 (N,3,H,W) in 0…255, or `Encoded` from a store; `image_id` (N,); `token_ids`, `token_mask` (M,L),
     trimmed to the longest caption of the batch; `text` `Encoded` from a store or None; `text_id`, `text_image_id`
-    (M,). `labels` (N,K) bool, which of K tags an image has; `views` each uint8 (N,3,H,W), further augmentations of the
-    images; a mixed picture shows `mix_image_id` (N,) with the share 1 − `mix_weight` (N,).
+    (M,). `labels` (N,K) in [0, 1], which of K tags an image has; `views` each uint8 (N,3,H,W), further augmentations of
+    the images; a mixed picture shows `mix_image_id` (N,) with the share 1 − `mix_weight` (N,).
     """
 
     image: Tensor | Encoded

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 RUNTIME: dict[str, frozenset[str]] = {
     "alignment": frozenset({"image", "text"}),
     "auxiliary.*": frozenset({"image", "width"}),
-    "data": frozenset({"seed", "split", "image", "text", "batching", "reading", "cache", "tags", "views"}),
+    "data": frozenset({"seed", "split", "image", "text", "batching", "reading", "cache", "further"}),
     "data.source": frozenset({"root"}),
     "evaluator": frozenset({"score", "coarse", "max_text_tokens"}),
     "evaluator.truths.*": frozenset({"root", "split"}),

@@ -1,6 +1,6 @@
 """Splits of image–caption pairs as Lightning asks for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -8,15 +8,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow.compute as pc
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmlit.contracts import ImageSpec, TextEncoder
+from mmlit.data.augmentation import Augmenter, refuse_contradictions
 from mmlit.data.batching import Batching, Epoch
 from mmlit.data.captions import Captions
 from mmlit.data.folder import require_pictures, split_names, with_pictures
+from mmlit.data.further import Further
 from mmlit.data.kept import kept
-from mmlit.data.reader import BatchReader, Views
+from mmlit.data.reader import BatchReader
 from mmlit.data.reading import Reading
 from mmlit.data.sampling import (
     EpochLoader,
@@ -28,7 +29,6 @@ from mmlit.data.sampling import (
     held_out,
 )
 from mmlit.data.survey import unnamed_splits
-from mmlit.data.tags import tag_table
 from mmlit.data.token_table import token_table
 
 
@@ -70,11 +70,12 @@ class PairsDataModule(LightningDataModule):
         batching: what a training batch is made of.
         reading: how pictures are read, and what happens when one cannot be.
         cache: folder that keeps what annotations and tokenizer gave, for later runs; None keeps nothing.
-        tags: whether training batches have `labels`.
-        views: what makes `views` of training batches: (file, spec, key) → each uint8 (3,H,W); or None.
+        further: what training batches have besides.
+        captions_tell: of `sides`, `colours`, `objects`: what an augmentation must not make false.
 
     Raises:
-        ValueError: if a number is out of range, a split is selected and reported on, or two splits share an image.
+        ValueError: if a number is out of range, an augmentation contradicts captions, a split is selected and reported
+            on, or two splits share an image.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class PairsDataModule(LightningDataModule):
         batching: Batching,
         reading: Reading,
         cache: str | Path | None,
-        tags: bool = False,
-        views: Callable[[bytes, ImageSpec, int], tuple[Tensor, ...]] | None = None,
+        further: Further | None = None,
+        captions_tell: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -122,7 +123,10 @@ class PairsDataModule(LightningDataModule):
         )
         self.image, self.text, self.batching, self.reading = image, text, batching, reading
         self.cache = None if cache is None else Path(cache)
-        self.tags, self.views = tags, views
+        self.further, self.augmenter = further or Further(), None
+        refuse_contradictions(self.further.augmentations, captions_tell)
+        if some := self.further.augmentations:
+            self.augmenter = Augmenter(some, seed=seed, special_ids=text.spec.special_ids)
         self.readers: dict[str, BatchReader] = {}
         self._opened: Source | None = None
         self._parts: dict[str, Captions] = {}  # the training split and what is set aside of it
@@ -203,8 +207,8 @@ class PairsDataModule(LightningDataModule):
             gallery=name != "train",
         )  # fmt: skip
         if name == "train":
-            reader.tags = tag_table(captions, folder=self.cache) if self.tags else None
-            reader.views = Views(self.views, self.seed) if self.views else None
+            self.further.give(reader, seed=self.seed, folder=self.cache)
+            reader.augmenter = self.augmenter
         return reader
 
     def _read(self, source: Source, part: str) -> Captions:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmlit.contracts import Batch, Encoded, ImageSpec, uniform
+from mmlit.data.augmentation import Augmenter
 from mmlit.data.captions import Captions
 from mmlit.data.decode import VERSION, decode, ends_well
 from mmlit.data.reading import Broken, Reading
@@ -49,6 +50,7 @@ class BatchReader:
         text_store: encoded texts by number, or None.
         tags: which tags each image has, or None: batches then have no `labels`.
         views: what makes `Batch.views`, or None.
+        augmenter: what changes pictures and words of training, or None.
         decoding: how files become pixels; where it differs, so do they.
     """
 
@@ -70,14 +72,25 @@ class BatchReader:
         self.text_store: Store | None = None
         self.tags: TagTable | None = None
         self.views: Views | None = None
+        self.augmenter: Augmenter | None = None
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        batch, rows = self._read(rows)
+        if self.augmenter is None:
+            return batch
+        epochs = [row.epoch for row in rows]
+        of_texts = torch.tensor([row.epoch for row in rows for _ in row.texts])
+        ids, mask = self.augmenter.tokens(batch.token_ids, batch.token_mask, text_id=batch.text_id, epochs=of_texts)
+        return self.augmenter.mix(batch._replace(token_ids=ids, token_mask=mask), epochs=epochs)
+
+    def _read(self, rows: Sequence[Row]) -> tuple[Batch, list[Row]]:
+        """A batch, and the rows that it is of: others stand in for those that cannot be read."""
         rows, pixels = self._readable(rows)
         images = [row.image for row in rows]
         texts = [text for row in rows for text in row.texts]
         owners = [row.image for row in rows for _ in row.texts]
         token_ids, token_mask = self.tokens.take(texts)
-        return Batch(
+        batch = Batch(
             image=self.image_store.take(images) if self.image_store else torch.stack(pixels),
             image_id=torch.from_numpy(self.captions.image_id[images]),
             token_ids=token_ids,
@@ -88,6 +101,7 @@ class BatchReader:
             labels=self.tags.take(images) if self.tags else None,
             views=self._views(rows) if self.views else None,
         )
+        return batch, rows
 
     def look(self) -> None:
         """Finds pictures that are gone, cut off or nothing of the kind, as decoding all would, but in far less time.
@@ -119,7 +133,7 @@ class BatchReader:
             for attempt in itertools.count(1):
                 sound = chosen[place].image not in self.broken
                 if sound and self.image_store is None:
-                    found = self._decoded(chosen[place].image)
+                    found = self._decoded(chosen[place].image, epoch=row.epoch)
                     sound = found is not None
                     pixels += [] if found is None else [found]
                 if sound:
@@ -149,12 +163,16 @@ class BatchReader:
             found.append(make(self.captions.picture(row.image), self.spec, int(draw * 2**52)))
         return tuple(torch.stack(each) for each in zip(*found, strict=True))
 
-    def _decoded(self, image: int) -> Tensor | None:
-        """Pixels, or None where a picture that cannot be read is skipped."""
+    def _decoded(self, image: int, *, epoch: int | None = None) -> Tensor | None:
+        """Pixels, augmented if it is for an epoch; or None where a picture that cannot be read is skipped."""
         if image in self.broken:
             return None
         try:
-            return decode(self.captions.picture(image), self.spec, exact=self.exact)
+            file = self.captions.picture(image)
+            if epoch is None or self.augmenter is None or not self.augmenter.pictures:
+                return decode(file, self.spec, exact=self.exact)
+            image_id = int(self.captions.image_id[image])
+            return self.augmenter.picture(file, self.spec, exact=self.exact, epoch=epoch, image_id=image_id)
         except (OSError, ValueError) as error:
             self.broken.found(image, error)
             return None

@@ -11,6 +11,7 @@ NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes", "features
 
 NOT_COMPARED_ANYWHERE = frozenset(
     {
+        "captions_tell",
         "default_root_dir",
         "enable_model_summary",
         "enable_progress_bar",

@@ -13,6 +13,7 @@ from mmlit.configuration.budget import check_trainer
 from mmlit.configuration.stored import local_directories
 from mmlit.contracts import Alignment, Auxiliary, Encoded, ImageEncoder, ImageSpec, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.further import Further
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
@@ -85,8 +86,11 @@ def build(job: Job) -> Parts:
         batching=make(config.batching),
         reading=make(config.reading),
         cache=config.paths.cache,
-        tags=any(auxiliary.needs_tags for auxiliary in auxiliaries.values()),
-        views=next((auxiliary.views for auxiliary in auxiliaries.values() if auxiliary.views), None),
+        further=Further(
+            tags=any(auxiliary.needs_tags for auxiliary in auxiliaries.values()),
+            views=next((auxiliary.views for auxiliary in auxiliaries.values() if auxiliary.views), None),
+            augmentations=[make(node) for node in config.get("augmentation", {}).values()] if config.fit else [],
+        ),
     )
     trainer = _trainer(job)
     if config.fit:

@@ -10,6 +10,7 @@ from mmlit.contracts import ImageSpec
 from mmlit.data.batching import OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.further import Further
 from mmlit.data.reading import Reading
 from mmlit.data.views import TwoViews
 
@@ -42,7 +43,8 @@ def data(root, *, seed=0, workers=0, batch=4) -> PairsDataModule:
         ),
         train="train", val="val", test="test", batch_size=batch, num_workers=workers, drop_last=True, seed=seed,
         split=None, image=SPEC, text=TEXT, batching=OneCaption(group_by_length=False),
-        reading=Reading(decode="fast", on_error="skip", max_bad_share=0.2), cache=None, tags=True, views=VIEWS,
+        reading=Reading(decode="fast", on_error="skip", max_bad_share=0.2), cache=None,
+        further=Further(tags=True, views=VIEWS),
     )  # fmt: skip
     made.setup("fit")
     return made
