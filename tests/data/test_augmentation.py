@@ -156,7 +156,7 @@ def test_pictures_and_targets_mix_by_one_share(mix, mean):
         weights += found.mix_weight.tolist()
     # Beta(1, 1) is uniform; a rectangle is cut at the picture's edges, so that more of it stays
     assert np.mean(weights) == pytest.approx(mean, abs=0.08)
-    assert np.std(weights) > 0.2
+    assert np.std(weights) > 0.15
     again = augmenter(mix).mix(batch(), epochs=[29] * 4)
     assert torch.equal(again.image, found.image)
 
