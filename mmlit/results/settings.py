@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmlit.results.added import completed
 from mmlit.results.schema import Record
 
 NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes", "features"})
@@ -104,7 +105,7 @@ def _flatten(value: Any, key: str, prefixes: list[tuple[str, str]], into: dict[s
     if not isinstance(value, dict) or not value:
         into[key] = _text(_without_paths(value, prefixes))
         return
-    for name, part in value.items():
+    for name, part in completed(value).items():
         # Seeds are interpolated into other places (`data.split_seed`): fixed ones are in the data's hash.
         if name not in NOT_COMPARED_ANYWHERE and not str(name).endswith("_seed"):
             _flatten(part, f"{key}.{name}" if key else str(name), prefixes, into)

@@ -33,3 +33,19 @@ def test_a_profiled_run_is_a_row_of_its_own(make_run: Callable[..., Path]) -> No
         path = make_run(str(seed), seed=seed, change=lambda record, own=options: record["config"].update(trainer=own))
     rows = group_runs(find_runs([path.parent]))[0]
     assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
+
+
+def test_runs_from_before_an_option_are_rows_of_those_that_leave_it_out(make_run: Callable[..., Path]) -> None:
+    old = {"_target_": "mmlit.alignments.contrastive.Contrastive", "dim": 8}
+    neutral = {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False}
+    for seed, options in enumerate((old, old | neutral, old | neutral | {"label_smoothing": 0.1})):
+        path = make_run(str(seed), seed=seed, change=lambda record, own=options: record["config"].update(alignment=own))
+    rows = group_runs(find_runs([path.parent]))[0]
+    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
+
+
+def test_an_axis_where_nothing_was_chosen_is_no_difference(make_run: Callable[..., Path]) -> None:
+    for seed, chosen in enumerate(({}, {"step": None}, {"step": "gradient_cache"})):
+        path = make_run(str(seed), seed=seed, change=lambda record, own=chosen: record["choices"].update(own))
+    rows = group_runs(find_runs([path.parent]))[0]
+    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
