@@ -56,6 +56,7 @@ Beside `contrastive`, whose row is the first (`sweeps/auxiliaries.yaml`, budget 
 [all columns](results/auxiliaries.csv)). In both tables the difference is to the first row, with its standard error over
 seeds and images, and p is that of the methods (b), corrected after Holm ([what that says](evaluation.md)).
 """
+_OFF = ("false", "0.0")
 _LABEL = re.compile(r"^(Args|Raises|Attributes|Source|Differs|When|The collapse):\s*", re.MULTILINE)
 
 
@@ -114,8 +115,10 @@ def _line(file: Path, scenes: dict[str, dict[str, str]], photographs: dict[str, 
 
 
 def _option_line(label: str, row: dict[str, str]) -> str:
+    """Only options that are on are named."""
+    named = [part.removeprefix("alignment.") for part in label.split(", ") if part.partition("=")[2] not in _OFF]
     cells = [_spread(row, "rsum"), _difference(row), _spread(row, "i2t_r1"), _spread(row, "t2i_r1")]
-    return f"| {label.replace('alignment.', '')} | {' | '.join(cells)} |\n"
+    return f"| {', '.join(named) or 'none of them'} | {' | '.join(cells)} |\n"
 
 
 def _difference(row: dict[str, str]) -> str:
