@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmlit.contracts import ImageSpec, TextEncoder
 from mmlit.data.augmentation import Augmenter, refuse_contradictions
 from mmlit.data.batching import Batching, Epoch
-from mmlit.data.captions import Captions
+from mmlit.data.captions import Captions, in_common
 from mmlit.data.folder import require_pictures, split_names, with_pictures
 from mmlit.data.further import Further
 from mmlit.data.kept import kept
@@ -189,6 +188,12 @@ class PairsDataModule(LightningDataModule):
         """The reported split, this device's share."""
         return self._evaluation("test")
 
+    def training_sample(self) -> DataLoader[Row]:
+        """As many training images as the selection split has, always the same, read as that is; this device's share."""
+        reader, count = self.readers["train"], self.readers["val"].captions.num_images
+        sound = np.flatnonzero(~reader.broken.flags.numpy())
+        return self._evaluation("train", sound[held_out(reader.captions.image_id[sound], min(count, len(sound) - 1))])
+
     def _plan(self, number: int, **known: Any) -> Epoch:
         return self.batching.epoch(seed=self.seed, number=number, **known)
 
@@ -254,7 +259,7 @@ class PairsDataModule(LightningDataModule):
         parts = [(name, reader.captions) for name, reader in self.readers.items()]
         for i, (name, captions) in enumerate(parts):
             for other, others in parts[i + 1 :]:
-                for what, shared in _shared(captions, others).items():
+                for what, shared in in_common(captions, others).items():
                     if len(shared):
                         raise ValueError(
                             f"{captions.source} ({name}) and {others.source} ({other}) share {len(shared)} images, "
@@ -267,11 +272,11 @@ class PairsDataModule(LightningDataModule):
                 f"{train.captions.source}; lower it or set data.drop_last=false"
             )
 
-    def _evaluation(self, part: str) -> DataLoader[Row]:
-        reader = self.readers[part]
+    def _evaluation(self, part: str, images: np.ndarray | None = None) -> DataLoader[Row]:
+        reader = self.readers[part].plain()
+        rows = EvaluationRows(captions=reader.captions, images=images)
         rank, world_size = self._place()
-        sampler = ShareSampler(size=reader.captions.num_images, rank=rank, world_size=world_size)
-        return self._loader(EvaluationRows(captions=reader.captions), sampler, reader, False)
+        return self._loader(rows, ShareSampler(size=len(rows), rank=rank, world_size=world_size), reader, False)
 
     def _loader(self, rows, sampler, reader: BatchReader, drop_last: bool, kind=DataLoader) -> DataLoader[Row]:  # type: ignore[no-untyped-def]
         return kind(
@@ -288,11 +293,3 @@ class PairsDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """Rank and number of devices; one device where no trainer is attached."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _shared(one: Captions, other: Captions) -> dict[str, np.ndarray]:
-    """What two splits have in common that they must not: ids and files of images."""
-    shared = {"id": np.intersect1d(one.image_id, other.image_id)}
-    if one.blobs is None and one.spans is None:  # an archive holds pictures of several splits
-        shared["file"] = np.array(one.files.filter(pc.is_in(one.files, value_set=other.files)).to_pylist())
-    return shared

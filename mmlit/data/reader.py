@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import NamedTuple, Protocol
 
 import torch
@@ -73,6 +74,12 @@ class BatchReader:
         self.tags: TagTable | None = None
         self.views: Views | None = None
         self.augmenter: Augmenter | None = None
+
+    def plain(self) -> "BatchReader":
+        """The same without what is added to training and changed in it."""
+        plain = copy(self)
+        plain.tags = plain.views = plain.augmenter = None
+        return plain
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         batch, rows = self._read(rows)

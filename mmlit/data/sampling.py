@@ -44,15 +44,16 @@ class TrainingRows(Dataset[Row]):
 
 
 class EvaluationRows(Dataset[Row]):
-    """Each image once, with all its captions."""
+    """Each image once, with all its captions; or the images number `images` only."""
 
-    def __init__(self, *, captions: Captions) -> None:
-        self.captions = captions
+    def __init__(self, *, captions: Captions, images: np.ndarray | None = None) -> None:
+        self.captions, self.images = captions, images
 
     def __len__(self) -> int:
-        return self.captions.num_images
+        return self.captions.num_images if self.images is None else len(self.images)
 
-    def __getitem__(self, image: int) -> Row:
+    def __getitem__(self, place: int) -> Row:
+        image = place if self.images is None else int(self.images[place])
         return Row(image, tuple(self.captions.texts_of(image)))
 
 

@@ -69,6 +69,10 @@ def test_labels_are_of_the_pictures_that_are_there(root):
         for id_, label in zip(batch.image_id.tolist(), batch.labels.tolist(), strict=True):
             assert label == [id_ % 3 == 2, id_ % 3 >= 1]
     assert all(batch.labels is None and batch.views is None for batch in made.val_dataloader())
+    sample = [batch for _ in range(2) for batch in made.training_sample()]  # as the selection split is read
+    assert [batch.image_id.tolist() for batch in sample[:2]] == [batch.image_id.tolist() for batch in sample[2:]]
+    assert sum(len(batch.image_id) for batch in sample[:2]) == made.readers["val"].captions.num_images
+    assert all(batch.labels is None and batch.views is None and 7 not in batch.image_id for batch in sample)
 
 
 def test_views_are_decided_by_seed_epoch_and_image(root):
