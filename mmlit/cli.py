@@ -89,7 +89,7 @@ def _explain(error: BaseException) -> str:
         return told if not where or told.startswith(f"{where[1]}.") else f"{where[1]}: {told}"
     wrong = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(error))
     if wrong and type(error).__name__ == "ConfigCompositionException":
-        return f"{wrong[1] or wrong[2]}: no such option{_nearest(wrong[1] or wrong[2])}"
+        return _no_option(wrong[1] or wrong[2])
     if choice := re.search(
         r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*?)Config", str(error), re.S
     ):
@@ -103,6 +103,13 @@ def _explain(error: BaseException) -> str:
         there = sorted(path.stem for path in Path(sweep[2]).glob("*.yaml"))
         return _no_such(f"--config-name {sweep[1]}: no such file in {sweep[2]}", sweep[1], there)
     return str(error).partition("Config search path:")[0] or type(error).__name__
+
+
+def _no_option(key: str) -> str:
+    axis, name = (*key.split("."), "")[:2]
+    if name and (_CONF / axis / f"{name}.yaml").is_file():  # an entry of a list that was not taken
+        return f"{key}: no such option without {axis}=[{name}]"
+    return f"{key}: no such option{_nearest(key)}"
 
 
 def _no_such(told: str, name: str, known: Sequence[str]) -> str:

@@ -28,9 +28,12 @@ class Contrastive(Alignment):
     Raises:
         ValueError: if a number is out of range, or the heads do not fit.
 
-    Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747. The
-    last three options: see `mmlit.losses.reweighted_info_nce`.
-    Differs: several positives per row (see `mmlit.losses.info_nce`).
+    Source: Radford et al. 2021, Fig. 3, arXiv 2103.00020; Zhang et al. 2020 (ConVIRT), Eq. 2–3, arXiv 2010.00747. Label
+    smoothing: Szegedy et al. 2016, Sec. 7, arXiv 1512.00567; hardness: Robinson et al. 2020, Sec. 3, arXiv 2010.04592,
+    for image–text pairs Radenovic et al. 2023 (DiHT, HN-NCE), arXiv 2301.02280; decoupled: Yeh et al. 2021, "Decoupled
+    contrastive learning", Sec. 3, arXiv 2110.06848.
+    Differs: several positives per row (see `mmlit.losses.info_nce`), none of which is ever among the others that
+    hardness weighs; one β for both directions.
     When: the first choice, and the one to beat: cheap to train, ranked by one matrix product.
     """
 

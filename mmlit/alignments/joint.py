@@ -48,8 +48,10 @@ class Joint(Alignment):
         ValueError: if a number is out of range, the heads do not fit, or words are to be masked for a text encoder that
             knows no mask.
 
-    Source: Li et al. 2021 (ALBEF), Eq. 1–4 and 6, Sec. 3.2 and 3.4, arXiv 2107.07651.
-    Differs: no queue, so that candidates are the batch's; momentum towers give targets for the contrast alone; masked
+    Source: Li et al. 2021 (ALBEF), Eq. 1–4 and 6, Sec. 3.2 and 3.3, arXiv 2107.07651.
+    Differs: no queue: both sides of the contrast are the batch's own embeddings, not momentum features; momentum towers
+    give targets for the contrast alone, by cross-entropy where Eq. 6 has the divergence (which differs by what has no
+    gradient), and their share is not ramped up; masked
     words are all replaced by the mask, and a text's count as their mean; binary cross-entropy on one logit; ranks by
     both scores together (a young matching head must not rank by itself); a caption of the same image is never drawn as
     a negative.

@@ -41,7 +41,7 @@ class LateInteraction(Alignment):
     Raises:
         ValueError: if a number is out of range, or the heads do not fit.
 
-    Source: Yao et al. 2021 (FILIP), Eq. 1–6, arXiv 2111.07783; Khattab and Zaharia 2020 (ColBERT), Sec. 3.3 (MaxSim),
+    Source: Yao et al. 2021 (FILIP), Sec. 3.1, arXiv 2111.07783; Khattab and Zaharia 2020 (ColBERT), Sec. 3.3 (MaxSim),
     arXiv 2004.12832.
     Differs: one score for both directions, so that what is trained is what is ranked (FILIP's softmax over texts has
     the patches' mean, its softmax over images the words'); several positives per row; no prompts, and tokens travel

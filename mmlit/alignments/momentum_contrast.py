@@ -31,8 +31,8 @@ class MomentumContrast(Alignment):
     Raises:
         ValueError: if a number is out of range, or the heads do not fit.
 
-    Source: Li et al. 2021 (ALBEF), Sec. 3.2 and 3.4, Eq. 1 and 6, arXiv 2107.07651; a queue of positives known by
-    their ids: there Sec. 4 (retrieval); He et al. 2019 (MoCo), Sec. 3.2, arXiv 1911.05722.
+    Source: Li et al. 2021 (ALBEF), Sec. 3.2 and 3.3, Eq. 1 and 6, arXiv 2107.07651; a queue of positives known by
+    their ids: there Sec. 5 (retrieval); He et al. 2019 (MoCo), Sec. 3.2, arXiv 1911.05722.
     Differs: without matching and masked words; the queue begins empty, not with random vectors; cross-entropy where
     Eq. 6 has the divergence, which differs by what has no gradient; α is not ramped up. A mixed picture is kept in the
     queue as the image that it shows most of.

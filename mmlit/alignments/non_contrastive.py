@@ -36,7 +36,8 @@ class NonContrastive(Alignment):
         ValueError: if a number is out of range, or the heads do not fit.
 
     Source: Bardes et al. 2021, "VICReg", Eq. 1–6, arXiv 2105.04906.
-    Differs: as in the authors' code the squared distance is a mean over dimensions, not Eq. 5's sum; expanders of two
+    Differs: as in the authors' code the squared distance is a mean over dimensions, not Eq. 5's sum, while both sides'
+    variance terms are added as in Eq. 6, not halved as there; expanders of two
     layers that normalize each item by itself, since no item may depend on the rest of its batch; scores are cosines of
     what the expanders return, for what goes into two expanders shares no axes.
     When: to see what alignment without negatives learns; batches whose captions fit several images.

@@ -49,7 +49,7 @@ class SingleStream(Alignment):
     light contrastive branch, which ViLT lacks, mines the negatives, which are random there, is part of the score, as
     in `joint`, and ranks all but the best candidates, for the transformer cannot score a whole gallery. No masked
     words, no word–patch alignment; binary cross-entropy on one logit; a caption of the same image is never drawn as a
-    negative.
+    negative, and another image that comes twice may be drawn twice.
     When: to see the unified end of the spectrum, where both sides share one transformer; the costliest to train.
     """
 
@@ -156,7 +156,7 @@ def hard_negatives(scores: Tensor, positives: Tensor, draws: Tensor, *, count: i
 
     The greatest of score + Gumbel noise, made of the given uniform draws: the same choice on every device.
 
-    Source: Kool et al. 2019, "Stochastic beams and where to find them", Sec. 2.2, arXiv 1903.06059.
+    Source: Kool et al. 2019, "Stochastic beams and where to find them" (Gumbel-top-k), arXiv 1903.06059.
     """
     noisy = scores.double() - (-draws.log()).log()
     noisy = noisy.masked_fill(positives > 0, -torch.inf)

@@ -42,9 +42,10 @@ class TextConditioned(Alignment):
         ValueError: if E is not a multiple of `num_heads`, a number is out of range, or the heads do not fit.
 
     Source: Xiao et al. 2024 (FLAIR), "FLAIR: VLM with fine-grained language-informed image representations", Sec. 3.2
-    and 3.3, arXiv 2412.03561; pooling by a text's query: Gorti et al. 2022 (X-Pool), Sec. 4.1, arXiv 2203.15086.
+    and 3.3, arXiv 2412.03561; pooling by a text's query: Gorti et al. 2022 (X-Pool), arXiv 2203.15086.
     Differs: softmax instead of sigmoid losses, so that a comparison with `contrastive` is one of what is compared, not
-    of losses (on small batches and short schedules they are also better here); captions as they are, no sub-captions
+    of losses (on small batches and short schedules they are also better here); patches are normalized before the
+    attention, and the query has length √E; captions as they are, no sub-captions
     cut out of longer ones; several positives by ids; no projection behind the attention, which would cost each of
     N × M pairs E² products.
     When: captions each describe another part of the picture; it shows where a text looks.

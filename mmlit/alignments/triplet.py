@@ -28,8 +28,8 @@ class Triplet(Alignment):
     Raises:
         ValueError: if `margin` or `hinges` is out of range, or the heads do not fit.
 
-    Source: Faghri et al. 2017, "VSE++", Eq. 5 (`sum`) and 6 (`max`), arXiv 1707.05612.
-    The collapse: Schroff et al. 2015, "FaceNet", Sec. 3.2, arXiv 1503.03832.
+    Source: Faghri et al. 2017, "VSE++", Eq. 5 (`sum`) and 6 (`max`), arXiv 1707.05612; that the hardest negatives alone
+    may make all items collapse into one: Schroff et al. 2015, "FaceNet", Sec. 3.2, arXiv 1503.03832.
     Differs: several positives per row; means over the batch in place of sums.
     When: to compare with the ranking losses before contrastive pre-training; small batches.
     """

@@ -62,11 +62,7 @@ class SelfSupervised(Auxiliary):
                 raise ValueError(f"auxiliary.self_supervised.{name} must be >= 1, got {size}")
         self.weight, self.temperature, self.views = weight, temperature, views
         sizes = [image.dim, hidden_dim, hidden_dim]
-        hidden = [
-            # nothing is ever evaluated: running statistics would only be one more thing to keep
-            [nn.Linear(one, other, bias=False), nn.BatchNorm1d(other, track_running_stats=False), nn.ReLU()]
-            for one, other in pairwise(sizes)
-        ]
+        hidden = [[nn.Linear(one, other, bias=False), BatchNorm(other), nn.ReLU()] for one, other in pairwise(sizes)]
         self.perceptron = nn.Sequential(*(layer for layers in hidden for layer in layers), nn.Linear(hidden_dim, dim))
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -88,6 +84,18 @@ class SelfSupervised(Auxiliary):
         positives = (ids[rows, None] == ids).float()
         losses = info_nce(_those(scores, others), _those(positives, others))
         return {"info_nce": self.weight * losses.view(2, -1).mean(0)}
+
+
+class BatchNorm(nn.Module):
+    """Of rows that are the whole global batch's on every device: nothing is to be exchanged, nor evaluated ever."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,dim) → the same, each column with mean 0 and deviation 1 before weight and bias."""
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
 
 
 def _those(values: Tensor, chosen: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 import ast
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import yaml
 
@@ -19,6 +22,10 @@ Written by `make docs` from docstrings and records; a test keeps it so.
 `alignment=NAME` takes one; every one goes with every pair of towers, precision, number of devices and `step`. Whether
 it compares two vectors (a dual encoder, ranked by one matrix product), reads tokens, or looks at every pair, decides
 what ranking costs; a costly score reranks candidates of a cheap one where the method has such.
+
+Options are given as `alignment.OPTION=VALUE`, or `auxiliary.NAME.OPTION=VALUE`. Of every method: `dim`, the width of
+the space that is shared; `image_head`, `text_head`, what carries each tower's vector into it (`linear`, `mlp`, `gated`,
+or `identity`); `dropout` in these.
 """
 _TABLE = """
 | `alignment=` | rsum | i2t R@1 | t2i R@1 | training | ranking | photographs | what it is |
@@ -32,7 +39,8 @@ checkpoint on the test split ([all columns](results/methods.csv)). Training and 
 on `val`; a number without a spread is one seed ([all columns](results/methods_flickr8k.csv)).
 
 One budget for all, and each method's own yaml: one that another budget or its own tuning would suit better stands lower
-than it could.
+than it could. Rows that lie closer together than their spreads are not told apart: three seeds show little of methods.
+Times were measured while other work ran now and then: read orders of magnitude from them.
 """
 _OPTIONS = """
 ## Options of contrastive
@@ -56,6 +64,8 @@ Beside `contrastive`, whose row is the first (`sweeps/auxiliaries.yaml`, budget 
 [all columns](results/auxiliaries.csv)). In both tables the difference is to the first row, with its standard error over
 seeds and images, and p is that of the methods (b), corrected after Holm ([what that says](evaluation.md)).
 """
+#: options that every method has
+_EVERYWHERE = ("dim", "image_head", "text_head", "dropout")
 _OFF = ("false", "0.0")
 _LABEL = re.compile(r"^(Args|Raises|Attributes|Source|Differs|When|The collapse):\s*", re.MULTILINE)
 
@@ -145,11 +155,24 @@ def _section(file: Path, package: str) -> str:
     source = CONF.parent / "mmlit" / package / f"{file.stem}.py"
     classes = {node.name: node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)}
     labels = _LABEL.split(ast.get_docstring(classes[name]) or "")
-    parts = [f"\n## {file.stem}\n\n{_flowing(labels[0])}\n"]
+    parts, options = [f"\n## {file.stem}\n\n{_flowing(labels[0])}\n"], ""
     for label, text in zip(labels[1::2], labels[2::2], strict=True):
-        if label not in ("Args", "Raises", "Attributes"):
+        if label == "Args":
+            options = _options(text, yaml.safe_load(file.read_text()))
+        elif label not in ("Raises", "Attributes"):
             parts.append(f"\n**{label}**: {_flowing(text)}\n")
-    return "".join(parts)
+    return "".join([*parts, options])
+
+
+def _options(text: str, defaults: dict[str, Any]) -> str:
+    """A line for each option that not every method has, with its default."""
+    found = re.findall(r"^ *(\w+): (.*(?:\n(?! *\w+: ).*)*)", dedent(text.strip("\n")), re.MULTILINE)
+    rows = [
+        f"| `{name}` | `{json.dumps(defaults[name])}` | {_flowing(about)} |\n"
+        for name, about in found
+        if name in defaults and name not in _EVERYWHERE and not isinstance(defaults[name], dict)
+    ]
+    return f"\n| option | default | |\n| --- | --- | --- |\n{''.join(rows)}" if rows else ""
 
 
 def _flowing(text: str) -> str:

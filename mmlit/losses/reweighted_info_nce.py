@@ -38,7 +38,7 @@ def reweighted_info_nce(
         ValueError: if an option is out of range, or the shapes are refused by `tiled_info_nce`.
 
     Source: ε: Szegedy et al. 2016, Sec. 7, arXiv 1512.00567; β: Robinson et al. 2020, Sec. 3 without
-    debiasing, arXiv 2010.04592, for image–text pairs Radenovic et al. 2023 (DiHT), Sec. 3.3 (HN-NCE), arXiv 2301.02280;
+    debiasing, arXiv 2010.04592, for image–text pairs Radenovic et al. 2023 (DiHT, HN-NCE), arXiv 2301.02280;
     α: Yeh et al. 2021, "Decoupled contrastive learning", Sec. 3, arXiv 2110.06848.
     Differs: several positives per row, none of which is ever among the others; one β for both directions.
     """

@@ -19,6 +19,7 @@ from mmlit.results.settings import trials
 from mmlit.results.significance import pairwise
 
 DEFAULT_BASELINE = "projection"
+_ADDITIONS = frozenset({"auxiliary", "augmentation"})
 
 _TOLERANCE = 0.05
 """Points by which a record's R@1 may be rounded away from its ranks'."""
@@ -95,6 +96,8 @@ def _baseline(groups: Sequence[Group], names: Sequence[str], wanted: str | None)
     if wanted is None:
         chose = [group.identity.choices.get(FIRST_AXIS) for group in groups]
         named = [i for i, name in enumerate(names) if DEFAULT_BASELINE in (name, chose[i])]
+        # otherwise one to which nothing was added, if there is one
+        named = named or [i for i, group in enumerate(groups) if not _ADDITIONS & group.identity.choices.keys()]
         return named[0] if named else 0
     if wanted not in names:
         raise ValueError(f"no row {wanted!r} to be the baseline; the rows are: {'; '.join(names)}")

@@ -33,6 +33,7 @@ for noise in (
     "requested to over",
     "in eval mode",
     "This DataLoader will create",
+    "It is recommended to use `self.log..train/same_image_in_epoch",  # the same on every device already
 ):
     warnings.filterwarnings("ignore", message=f".*{noise}")
 for chatty in ("lightning.pytorch", "lightning.fabric"):  # devices that are not there, tips, how loops end

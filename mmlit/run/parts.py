@@ -112,7 +112,8 @@ def _auxiliaries(job: Job, image_encoder: ImageEncoder, alignment: Alignment) ->
     if not (job.config.fit and job.config.get("auxiliary")):
         return {}
     width = embedded_width(alignment, image_encoder.spec)
-    nodes = job.config.auxiliary.items()
+    # in one order, however they were typed: a resume finds the optimizer's states by place
+    nodes = sorted((str(name), node) for name, node in job.config.auxiliary.items())
     made: dict[str, Auxiliary] = {name: make(node, image=image_encoder.spec, width=width) for name, node in nodes}
     views = [name for name, auxiliary in made.items() if auxiliary.views]
     if views and image_encoder.frozen:

@@ -70,7 +70,9 @@ def test_a_device_has_the_terms_of_its_own_pictures() -> None:
 def test_the_perceptron_is_slips() -> None:
     """Linear, batch norm, ReLU twice, then linear; over both views of all pictures."""
     kinds = [type(layer).__name__ for layer in self_supervised().perceptron]
-    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert kinds == ["Linear", "BatchNorm", "ReLU"] * 2 + ["Linear"]
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self_supervised())  # as trainer=ddp does: not these
+    assert [type(layer).__name__ for layer in converted.perceptron] == kinds
     given = pairs([3])  # a picture alone has two rows, enough for a batch norm
     assert self_supervised().losses(given)["info_nce"].isfinite().all()
 

@@ -30,7 +30,7 @@ def test_a_run_with_both_leaves_a_model_without_them(train, tmp_path, scenes):
     for name in ("train/tags_cross_entropy", "train/self_supervised_info_nce"):
         assert float(rows[-1][name]) < float(rows[0][name])
 
-    compared = compare([tmp_path / "outputs"], baseline="contrastive")
+    compared = compare([tmp_path / "outputs"])
     assert [row.label for row in compared.rows] == ["contrastive", "auxiliary=[self_supervised,tags]"]
 
     (path,) = (path for path in tmp_path.glob("outputs/*/checkpoints/best.ckpt") if "tags" in _config(path))

@@ -65,7 +65,7 @@ def test_a_killed_run_ends_as_one_that_was_not(train, tmp_path, undisturbed, ste
         assert ended.code == -signal.SIGKILL
         (run,) = (tmp_path / "outputs").iterdir()
         assert torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"] == step
-    ended = train(*JOINT)
+    ended = train(*(option.replace("tags,self_supervised", "self_supervised,tags") for option in JOINT))
     assert ended.code == 0, ended.err
     assert f"after {steps[-1]} optimizer steps" in ended.out
     assert not (run / "checkpoints" / "resume.ckpt").exists()

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WRONG = [
     (["alignment.temprature=1"], "alignment.temprature: no such option; did you mean alignment.temperature?"),
+    (["auxiliary.tags.weight=2"], "auxiliary.tags.weight: no such option without auxiliary=[tags]"),
     (["aligment=joint"], "aligment: no such option; did you mean alignment?"),
     (["alignment=jiont"], "alignment=jiont: no such choice; did you mean joint?; there are: attention_fusion, "),
     (["trainer.limit_test_batches=2"], "what its class takes beside them is added with +trainer.limit_test_batches="),
@@ -65,7 +66,7 @@ def test_wrong_input_is_one_line_and_leaves_no_folder(train, tmp_path, overrides
 def test_a_sweep_that_is_not_there_is_told(train):
     ended = train("--config-dir", str(ROOT / "sweeps"), "--config-name", "alignment", small=False)
     assert ended.code == 2
-    assert "did you mean alignments?; there are: alignments, flickr8k, " in ended.err
+    assert "did you mean alignments?; there are: alignments, auxiliaries, " in ended.err
     assert ended.err.count("\n") == 1
 
 
