@@ -175,10 +175,15 @@ class Encoder(nn.Module):
     Attributes:
         needs_tokens: whether somebody reads `Encoded.tokens`. Where nobody does, an encoder may return tokens of length
             0 and spare the work; `pooled` is the same.
+        adapted: whether its own weights stand still while adapters in it train. Its own batch norms and dropouts then
+            stand still, too.
+        additions: parts put into it for training, adapters' dropout for instance; they train where it is not frozen.
     """
 
     frozen: bool = False
     needs_tokens: bool = True
+    adapted: bool = False
+    additions: tuple[nn.Module, ...] = ()
 
     def freeze(self) -> Self:
         """Frozen means that nothing moves: no gradient, no batch-norm statistic, no dropout (see `train`)."""
@@ -187,8 +192,12 @@ class Encoder(nn.Module):
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`, but a frozen encoder stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
+        """As `nn.Module.train`, but a frozen encoder, and all of an adapted one's own, stays in evaluation mode."""
+        trains = mode and not self.frozen
+        super().train(trains and not self.adapted)
+        for part in self.additions:
+            part.train(trains)
+        return self
 
     def fingerprint(self) -> str:
         """Hex digest of all that determines this encoder's output: its class, its settings and its weights."""

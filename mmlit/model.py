@@ -109,11 +109,14 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
     file = checkpoint_of(Path(path).expanduser())
     stored = read_checkpoint(file)
     config = stored_config(stored, path=file)
-    parts = {name: config[name] for name in ("image_encoder", "text_encoder", "alignment")}
+    names = {"image_encoder", "text_encoder", "alignment", "towers"}
+    parts = {name: node for name, node in config.items() if name in names}
     if wrong := problems(parts):
         raise ValueError(f"checkpoint={file}: {'; '.join(wrong)}")
     image_encoder, text_encoder = _make(parts["image_encoder"]), _make(parts["text_encoder"])
     alignment = _make(parts["alignment"], image=image_encoder.spec, text=text_encoder.spec)
+    for node in parts.get("towers", {}).values():
+        _make(node).apply(image_encoder, text_encoder)
     model = Model(image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment)
     load_weights(model, stored, path=file)
     return model.to(device).eval()

@@ -19,7 +19,7 @@ from mmlit.results.settings import trials
 from mmlit.results.significance import pairwise
 
 DEFAULT_BASELINE = "projection"
-_ADDITIONS = frozenset({"auxiliary", "augmentation"})
+_ADDITIONS = frozenset({"auxiliary", "augmentation", "towers"})
 
 _TOLERANCE = 0.05
 """Points by which a record's R@1 may be rounded away from its ranks'."""

@@ -145,6 +145,8 @@ def _tell(job: Job, parts: Parts, *, trained_before: bool) -> None:
         node = job.config[tower]
         if job.config.fit and not trained_before and node.get("freeze") and node.get("weights") is None:
             log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
+        if job.config.fit and not trained_before and getattr(parts.module, tower).adapted and not node.get("weights"):
+            log.warning("%s has random weights, which stay as they are beside adapters; without them it trains", tower)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
     if told := parts.data.unnamed_splits():

@@ -59,7 +59,7 @@ def job_of(config: DictConfig) -> Job:
     runtime = config.hydra if "hydra" in config else HydraConfig.get()
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    for axis in ("auxiliary", "augmentation"):  # Hydra tells no choices of lists
+    for axis in ("auxiliary", "augmentation", "towers"):  # Hydra tells no choices of lists
         if plain.get(axis):
             choices[axis] = f"[{','.join(sorted(map(str, plain[axis])))}]"
     return Job(
