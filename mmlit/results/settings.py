@@ -34,6 +34,10 @@ TRIALS = "trials"
 """The option that says how many settings were tried before; it makes a row, but its absence is as good as null."""
 
 
+LATER_AXES = {"groups": "null"}
+"""Axes of choice that came after the first records, with what their absence means."""
+
+
 _PROFILER = "trainer.profiler"
 """A profiler makes a row, for its seconds say something else; its absence is as good as null."""
 
@@ -52,7 +56,7 @@ class Identity(NamedTuple):
 
 def identity(record: Record) -> Identity:
     """Take from a record what makes its row."""
-    choices = {
+    choices = LATER_AXES | {
         axis: _text(option)
         for axis, option in record.choices.items()
         if axis not in NOT_COMPARED and not axis.startswith("hydra/")

@@ -64,6 +64,7 @@ def build(job: Job) -> Parts:
         alignment=alignment,
         evaluator=evaluator,
         optimizer=optimizer,
+        groups=make(config.groups) if config.get("groups") else None,
         schedule=schedule,
         step=make(config.step) if config.get("step") else None,
         seed=config.seed,

@@ -18,10 +18,16 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
     lines = [f"data: {', '.join(_splits(trainer, data))}", f"model: {', '.join(_parameters(module))}"]
     if "train" in data.readers:
         lines.append(f"training: {_steps(trainer, module, data)}")
+        lines += _practices(module)
     devices = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
     choices = [each.told for each in trainer.callbacks if isinstance(each, CompiledTowers | Tf32)]  # type: ignore[attr-defined]
     told = ", ".join([f"device: {devices}", f"precision {trainer.precision}", *choices])
     return [*lines, told, f"results: {directory}"]
+
+
+def _practices(module: RetrievalModule) -> Iterator[str]:
+    if module.groups is not None:
+        yield f"learning rate: optimizer.lr of {module.groups.told}"
 
 
 def cautions(trainer: Trainer, data: PairsDataModule) -> list[str]:
