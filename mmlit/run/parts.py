@@ -24,6 +24,7 @@ from mmlit.training.resume import ResumePoint
 from mmlit.training.sound import SoundTraining
 from mmlit.training.status import StatusFile
 from mmlit.training.tf32 import allow_tf32
+from mmlit.training.thawing import Thawing
 
 
 class Parts(NamedTuple):
@@ -87,6 +88,9 @@ def build(job: Job) -> Parts:
     )
     trainer = _trainer(job)
     if config.fit:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Thawing):
+                callback.prepare(module, epochs=config.trainer.max_epochs)
         check_batch_norm(
             module,
             chunked=module.step is not None,
