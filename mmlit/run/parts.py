@@ -18,6 +18,7 @@ from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
 from mmlit.training.batch_norm import check_batch_norm
 from mmlit.training.curves import Curves
+from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
@@ -91,6 +92,8 @@ def build(job: Job) -> Parts:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Thawing):
                 callback.prepare(module, epochs=config.trainer.max_epochs)
+            if isinstance(callback, Modulation):
+                callback.prepare(module)
         check_batch_norm(
             module,
             chunked=module.step is not None,

@@ -10,6 +10,7 @@ from mmlit.data.batching import AllCaptions
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.training.averaging import AveragedWeights
 from mmlit.training.compiled import CompiledTowers
+from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
 from mmlit.training.tf32 import Tf32
 from mmlit.training.thawing import Thawing
@@ -31,7 +32,7 @@ def _practices(trainer: Trainer, module: RetrievalModule) -> Iterator[str]:
     if module.groups is not None:
         yield f"learning rate: optimizer.lr of {module.groups.told}"
     for each in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(each, AveragedWeights | Thawing):
+        if isinstance(each, AveragedWeights | Modulation | Thawing):
             yield each.told
 
 
