@@ -101,7 +101,7 @@ def test_two_devices_thaw_with_the_gradients_of_one(train, tmp_path, scenes):
         assert ("image_encoder.layers.1.norm1.weight" in one) is (number >= 6)
         assert ("image_encoder.layers.0.norm1.weight" in one) is (number >= 12)
         assert not [name for name in one if name.startswith("image_encoder.stem")]
-        least = 1e-3 * torch.stack([gradient.norm() for gradient in one.values()]).norm()
+        least = 1e-2 * torch.stack([gradient.norm() for gradient in one.values()]).norm()
         for name, gradient in one.items():  # a temperature's is what the terms of all pairs leave of each other
             assert (two[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), least), (number, name)
 
