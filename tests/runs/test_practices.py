@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from runs.conftest import forked_together
+from runs.conftest import Ended, forked, forked_together
 from runs.test_devices import ddp, options, torchrun_environments
 from runs.test_resume import die_behind, record_of
 
@@ -104,6 +107,31 @@ def test_two_devices_thaw_with_the_gradients_of_one(train, tmp_path, scenes):
         least = 1e-2 * torch.stack([gradient.norm() for gradient in one.values()]).norm()
         for name, gradient in one.items():  # a temperature's is what the terms of all pairs leave of each other
             assert (two[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), least), (number, name)
+
+
+@pytest.mark.slow
+def test_two_devices_go_on_between_two_thaws(tmp_path, scenes):
+    """Trap 22: both processes killed in epoch 2, while an early layer is still frozen."""
+
+    def together(folder: str, before: Callable[[], None] = lambda: None) -> list[Ended]:
+        arguments = [
+            *options(tmp_path / folder, scenes, batch_size=8), *ddp(devices=2), "callbacks=[last,thawing]", *THAWING,
+            *SMALL, "optimizer.lr=7e-4",
+        ]  # fmt: skip
+        with ThreadPoolExecutor(2) as pool:
+            return list(
+                pool.map(
+                    lambda own: forked(arguments, before=lambda: (os.environ.update(own), before())),
+                    torchrun_environments(2),
+                )
+            )
+
+    assert [ended.code for ended in together("undisturbed")] == [0, 0]
+    assert [ended.code for ended in together("killed", lambda: die_behind(10))] == [-signal.SIGKILL] * 2
+    ended = together("killed")
+    assert [each.code for each in ended] == [0, 0], ended
+    assert "after 10 optimizer steps" in ended[0].out
+    assert_same_ending(tmp_path / "killed" / "outputs", tmp_path / "undisturbed" / "outputs")
 
 
 @pytest.mark.slow
