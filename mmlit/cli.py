@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmlit.run.evaluate import Planned
 
+_CONF = Path(__file__).resolve().parents[1] / "conf"
 _TRACEBACK_WANTED = os.environ.get("HYDRA_FULL_ERROR") == "1"
 #: what a wrong configuration, missing data or a broken file raises; all else is a fault of the program
 _USER_ERRORS = (ValueError, OSError)
@@ -93,6 +94,9 @@ def _explain(error: BaseException) -> str:
         r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*?)Config", str(error), re.S
     ):
         return _no_such(f"{choice[1]}={choice[2]}: no such choice", choice[2], choice[3].split())
+    if entry := re.search(r"Could not load '(\w+)/(\w+)'", str(error)):  # of a list: Hydra does not say what there is
+        there = sorted(path.stem for path in (_CONF / entry[1]).glob("*.yaml"))
+        return _no_such(f"{entry[1]}=[{entry[2]}]: no such choice", entry[2], there)
     if sweep := re.search(
         r"Cannot find primary config '([^']+)'.*?provider=command-line, path=file://(\S+)", str(error), re.S
     ):
@@ -113,14 +117,13 @@ def _nearest(key: str) -> str:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    conf = Path(__file__).resolve().parents[1] / "conf"
-    axes = {path.name for path in conf.iterdir() if path.is_dir()}
+    axes = {path.name for path in _CONF.iterdir() if path.is_dir()}
     groups = [
         word for word in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w,\[\]]+", word) and word.partition("=")[0] in axes
     ]
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(_CONF), version_base="1.3"):
             config = OmegaConf.to_container(compose("config", groups), resolve=False)
     except HydraException:  # another option is wrong, too; it is told when this one is mended
         return ""

@@ -77,8 +77,8 @@ class Batch(NamedTuple):
 
     `image` uint8 (N,3,H,W) in 0…255, or `Encoded` from a store; `image_id` (N,); `token_ids`, `token_mask` (M,L),
     trimmed to the longest caption of the batch; `text` `Encoded` from a store or None; `text_id`, `text_image_id`
-    (M,). `labels` (N,K) multi-hot; `views` further augmentations of the images; a mixed picture shows
-    `mix_image_id` (N,) with the share 1 − `mix_weight` (N,).
+    (M,). `labels` (N,K) in [0, 1], which of K tags an image has; `views` each uint8 (N,3,H,W), further augmentations of
+    the images; a mixed picture shows `mix_image_id` (N,) with the share 1 − `mix_weight` (N,).
     """
 
     image: Tensor | Encoded
@@ -101,7 +101,7 @@ class Pairs(NamedTuple):
     with gradient, this device's beginning at `image_offset` and `text_offset` (on one device: the same objects).
     `batch` holds the local ids. `teacher` is (image, text) of every device as momentum towers embed them, or None.
     `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view. `draw_key` changes with
-    seed and step.
+    seed and step. `all_views` is what the image encoder says of every device's `Batch.views`, gathered with gradient.
     """
 
     image: Encoded
@@ -120,6 +120,7 @@ class Pairs(NamedTuple):
     teacher: tuple[Encoded, Encoded] | None = None
     all_mix_image_id: Tensor | None = None
     all_mix_weight: Tensor | None = None
+    all_views: tuple[Encoded, ...] = ()
 
     @property
     def image_rows(self) -> slice:
@@ -262,3 +263,23 @@ class Alignment(nn.Module, ABC):
 
     def after_step(self, pairs: Pairs) -> None:
         """Called once per optimizer step: the place where queues, momentum copies and clamps move."""
+
+
+class Auxiliary(nn.Module, ABC):
+    """A further term of the training loss, beside any alignment's: evaluation and checkpoints' readers know none.
+
+    Constructed with `image: ImageSpec`, `width`, E of the vectors that `Alignment.embed_image` pools, and the options
+    of its yaml. None of its methods calls torch.distributed.
+    """
+
+    #: whether `losses` reads `Batch.labels`
+    needs_tags: ClassVar[bool] = False
+    #: (undecoded picture, spec, key) → augmentations, each uint8 (3,H,W), decided by the key; None: none are read
+    views: Callable[[bytes, ImageSpec, int], tuple[Tensor, ...]] | None = None
+
+    def begin(self, tags: Sequence[str]) -> None:
+        """Called once before training, with the names of the columns of `Batch.labels`."""
+
+    @abstractmethod
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """As `Alignment.losses`."""

@@ -23,8 +23,9 @@ class Sigmoid(Alignment):
         dropout: in the heads, in [0, 1).
         temperature: divides the cosines; the start value where it is learned, then in [0.01, 1].
         learn_temperature: whether it is learned.
-        bias: start of the learned number that is added to all logits; below 0, since most pairs are not true. It has no
-            bounds: unlike a scale, no value of it makes gradients explode or ends its own.
+        bias: start of the learned number that is added to all logits. −ln of the negatives that an item meets in a
+            batch starts each pair at its prior; far below, all items first draw together, which a short training does
+            not make good. It has no bounds: unlike a scale, no value of it makes gradients explode or ends its own.
 
     Raises:
         ValueError: if the temperature is out of range, the bias is not finite, or the heads do not fit.

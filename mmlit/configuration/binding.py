@@ -13,7 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 #: what `run` passes to each group's class beside its yaml
 RUNTIME: dict[str, frozenset[str]] = {
     "alignment": frozenset({"image", "text"}),
-    "data": frozenset({"seed", "split", "image", "text", "batching", "reading", "cache"}),
+    "auxiliary.*": frozenset({"image", "width"}),
+    "data": frozenset({"seed", "split", "image", "text", "batching", "reading", "cache", "further"}),
     "data.source": frozenset({"root"}),
     "evaluator": frozenset({"score", "coarse", "max_text_tokens"}),
     "evaluator.truths.*": frozenset({"root", "split"}),
@@ -105,7 +106,8 @@ def require_known_targets(config: Mapping[str, Any], conf: Path, *, source: str)
 def _check(path: str, node: Mapping[str, Any]) -> Iterator[str]:
     callable_ = locate(node["_target_"])
     parameters = inspect.signature(callable_).parameters
-    runtime = RUNTIME.get(re.sub(r"\.\d+", ".*", path), frozenset())  # entries of a list are passed the same
+    # entries of a list, and auxiliaries, are passed the same
+    runtime = RUNTIME.get(re.sub(r"\.\d+|(?<=^auxiliary)\.\w+$", ".*", path), frozenset())
     given = {key: value for key, value in node.items() if key not in SPECIAL}
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in given:

@@ -5,26 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mmlit.configuration.binding import require_known_targets
+from mmlit.results.added import completed
 
-#: options that classes got after the first release, with what older checkpoints of them mean
-_ADDED: dict[str, dict[str, Any]] = {
-    "mmlit.image_encoders.torchvision.TorchvisionEncoder": {"resize_to": None, "padding": "symmetric"},
-    "mmlit.evaluation.retrieval.Retrieval": {
-        "images": None,
-        "captions_per_image": None,
-        "folds": 1,
-        "truths": [],
-        "rerank_ks": [],
-    },
-    "mmlit.alignments.joint.Joint": {
-        "contrast_term": 1.0,
-        "match_term": 1.0,
-        "words_term": 0.0,
-        "distillation": 0.0,
-        "momentum": None,
-    },
-    "mmlit.alignments.contrastive.Contrastive": {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False},
-}
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -51,7 +33,7 @@ def stored_config(checkpoint: dict[str, Any], *, path: str | Path) -> dict[str, 
         if elsewhere and not Path(config[tower]["name"]).expanduser().is_dir():
             config[tower]["name"] = elsewhere  # the name was relative to the folder of the training
     for part in ("image_encoder", "text_encoder", "alignment", "evaluator"):
-        config[part] = _ADDED.get(config[part]["_target_"], {}) | config[part]
+        config[part] = completed(config[part])
     return config
 
 

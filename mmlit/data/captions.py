@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmlit.contracts import Item
 
@@ -179,3 +180,11 @@ def _strings(values: Sequence[str] | pa.Array) -> pa.Array:
 
 def _of_some(digest: str, images: np.ndarray) -> str:
     return sha256(digest.encode() + np.ascontiguousarray(images, np.int64).tobytes()).hexdigest()[:16]
+
+
+def in_common(one: Captions, other: Captions) -> dict[str, np.ndarray]:
+    """What two splits have in common that they must not: ids and files of images."""
+    shared = {"id": np.intersect1d(one.image_id, other.image_id)}
+    if one.blobs is None and one.spans is None:  # an archive holds pictures of several splits
+        shared["file"] = np.array(one.files.filter(pc.is_in(one.files, value_set=other.files)).to_pylist())
+    return shared

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmlit.contracts import ImageSpec, TextEncoder
+from mmlit.data.augmentation import Augmenter, refuse_contradictions
 from mmlit.data.batching import Batching, Epoch
-from mmlit.data.captions import Captions
+from mmlit.data.captions import Captions, in_common
 from mmlit.data.folder import require_pictures, split_names, with_pictures
+from mmlit.data.further import Further
 from mmlit.data.kept import kept
 from mmlit.data.reader import BatchReader
 from mmlit.data.reading import Reading
@@ -68,9 +69,12 @@ class PairsDataModule(LightningDataModule):
         batching: what a training batch is made of.
         reading: how pictures are read, and what happens when one cannot be.
         cache: folder that keeps what annotations and tokenizer gave, for later runs; None keeps nothing.
+        further: what training batches have besides.
+        captions_tell: of `sides`, `colours`, `objects`: what an augmentation must not make false.
 
     Raises:
-        ValueError: if a number is out of range, a split is selected and reported on, or two splits share an image.
+        ValueError: if a number is out of range, an augmentation contradicts captions, a split is selected and reported
+            on, or two splits share an image.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class PairsDataModule(LightningDataModule):
         batching: Batching,
         reading: Reading,
         cache: str | Path | None,
+        further: Further | None = None,
+        captions_tell: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -116,6 +122,10 @@ class PairsDataModule(LightningDataModule):
         )
         self.image, self.text, self.batching, self.reading = image, text, batching, reading
         self.cache = None if cache is None else Path(cache)
+        self.further, self.augmenter = further or Further(), None
+        refuse_contradictions(self.further.augmentations, captions_tell)
+        if some := self.further.augmentations:
+            self.augmenter = Augmenter(some, seed=seed, special_ids=text.spec.special_ids)
         self.readers: dict[str, BatchReader] = {}
         self._opened: Source | None = None
         self._parts: dict[str, Captions] = {}  # the training split and what is set aside of it
@@ -178,6 +188,12 @@ class PairsDataModule(LightningDataModule):
         """The reported split, this device's share."""
         return self._evaluation("test")
 
+    def training_sample(self) -> DataLoader[Row]:
+        """As many training images as the selection split has, always the same, read as that is; this device's share."""
+        reader, count = self.readers["train"], self.readers["val"].captions.num_images
+        sound = np.flatnonzero(~reader.broken.flags.numpy())
+        return self._evaluation("train", sound[held_out(reader.captions.image_id[sound], min(count, len(sound) - 1))])
+
     def _plan(self, number: int, **known: Any) -> Epoch:
         return self.batching.epoch(seed=self.seed, number=number, **known)
 
@@ -191,10 +207,14 @@ class PairsDataModule(LightningDataModule):
             require_pictures(captions)
         tokens = token_table(captions, self.text, folder=self.cache)
         _, world_size = self._place()
-        return BatchReader(
+        reader = BatchReader(
             captions=captions, tokens=tokens, spec=self.image, reading=reading, world_size=world_size,
             gallery=name != "train",
         )  # fmt: skip
+        if name == "train":
+            self.further.give(reader, seed=self.seed, folder=self.cache)
+            reader.augmenter = self.augmenter
+        return reader
 
     def _read(self, source: Source, part: str) -> Captions:
         if part != "train" and part not in self.aside:
@@ -239,7 +259,7 @@ class PairsDataModule(LightningDataModule):
         parts = [(name, reader.captions) for name, reader in self.readers.items()]
         for i, (name, captions) in enumerate(parts):
             for other, others in parts[i + 1 :]:
-                for what, shared in _shared(captions, others).items():
+                for what, shared in in_common(captions, others).items():
                     if len(shared):
                         raise ValueError(
                             f"{captions.source} ({name}) and {others.source} ({other}) share {len(shared)} images, "
@@ -252,11 +272,11 @@ class PairsDataModule(LightningDataModule):
                 f"{train.captions.source}; lower it or set data.drop_last=false"
             )
 
-    def _evaluation(self, part: str) -> DataLoader[Row]:
-        reader = self.readers[part]
+    def _evaluation(self, part: str, images: np.ndarray | None = None) -> DataLoader[Row]:
+        reader = self.readers[part].plain()
+        rows = EvaluationRows(captions=reader.captions, images=images)
         rank, world_size = self._place()
-        sampler = ShareSampler(size=reader.captions.num_images, rank=rank, world_size=world_size)
-        return self._loader(EvaluationRows(captions=reader.captions), sampler, reader, False)
+        return self._loader(rows, ShareSampler(size=len(rows), rank=rank, world_size=world_size), reader, False)
 
     def _loader(self, rows, sampler, reader: BatchReader, drop_last: bool, kind=DataLoader) -> DataLoader[Row]:  # type: ignore[no-untyped-def]
         return kind(
@@ -273,11 +293,3 @@ class PairsDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """Rank and number of devices; one device where no trainer is attached."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _shared(one: Captions, other: Captions) -> dict[str, np.ndarray]:
-    """What two splits have in common that they must not: ids and files of images."""
-    shared = {"id": np.intersect1d(one.image_id, other.image_id)}
-    if one.blobs is None and one.spans is None:  # an archive holds pictures of several splits
-        shared["file"] = np.array(one.files.filter(pc.is_in(one.files, value_set=other.files)).to_pylist())
-    return shared

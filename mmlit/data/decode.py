@@ -45,9 +45,20 @@ def decode(file: bytes, spec: ImageSpec, *, exact: bool) -> Tensor:
         pixels = _decode_jpeg(file, spec)
         if pixels is not None:
             return pixels
+    with readable(file) as picture:
+        return prepare(picture, spec)
+
+
+@contextmanager
+def readable(file: bytes) -> Iterator[Image.Image]:
+    """As `opened`, but one kind of error for all that is wrong with a picture, also when its pixels are read.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
     try:
         with opened(file) as picture:
-            return prepare(picture, spec)
+            yield picture
     except UnidentifiedImageError as error:  # its message names a buffer in memory
         raise ValueError("of no format that is read here") from error
     except (OSError, SyntaxError) as error:

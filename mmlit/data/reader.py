@@ -1,17 +1,20 @@
 """Rows of a split → `Batch`."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from mmlit.contracts import Batch, Encoded, ImageSpec, uniform
+from mmlit.data.augmentation import Augmenter
 from mmlit.data.captions import Captions
 from mmlit.data.decode import VERSION, decode, ends_well
 from mmlit.data.reading import Broken, Reading
 from mmlit.data.sampling import Row
+from mmlit.data.tags import TagTable
 from mmlit.data.token_table import TokenTable
 
 #: draws of a substitute that is not in the batch yet; then any will do
@@ -23,6 +26,13 @@ class Store(Protocol):
 
     def take(self, index: Sequence[int]) -> Encoded:
         """The items number `index`."""
+
+
+class Views(NamedTuple):
+    """What makes further views of a picture: (file, spec, key) → each uint8 (3,H,W); and the seed of the keys."""
+
+    make: Callable[[bytes, ImageSpec, int], tuple[Tensor, ...]]
+    seed: int
 
 
 class BatchReader:
@@ -39,6 +49,9 @@ class BatchReader:
     Attributes:
         image_store: encoded images by number, or None.
         text_store: encoded texts by number, or None.
+        tags: which tags each image has, or None: batches then have no `labels`.
+        views: what makes `Batch.views`, or None.
+        augmenter: what changes pictures and words of training, or None.
         decoding: how files become pixels; where it differs, so do they.
     """
 
@@ -58,14 +71,33 @@ class BatchReader:
         self.broken = Broken(captions=captions, reading=reading, world_size=world_size, gallery=gallery)
         self.image_store: Store | None = None
         self.text_store: Store | None = None
+        self.tags: TagTable | None = None
+        self.views: Views | None = None
+        self.augmenter: Augmenter | None = None
+
+    def plain(self) -> "BatchReader":
+        """The same without what is added to training and changed in it."""
+        plain = copy(self)
+        plain.tags = plain.views = plain.augmenter = None
+        return plain
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        batch, rows = self._read(rows)
+        if self.augmenter is None:
+            return batch
+        epochs = [row.epoch for row in rows]
+        of_texts = torch.tensor([row.epoch for row in rows for _ in row.texts])
+        ids, mask = self.augmenter.tokens(batch.token_ids, batch.token_mask, text_id=batch.text_id, epochs=of_texts)
+        return self.augmenter.mix(batch._replace(token_ids=ids, token_mask=mask), epochs=epochs)
+
+    def _read(self, rows: Sequence[Row]) -> tuple[Batch, list[Row]]:
+        """A batch, and the rows that it is of: others stand in for those that cannot be read."""
         rows, pixels = self._readable(rows)
         images = [row.image for row in rows]
         texts = [text for row in rows for text in row.texts]
         owners = [row.image for row in rows for _ in row.texts]
         token_ids, token_mask = self.tokens.take(texts)
-        return Batch(
+        batch = Batch(
             image=self.image_store.take(images) if self.image_store else torch.stack(pixels),
             image_id=torch.from_numpy(self.captions.image_id[images]),
             token_ids=token_ids,
@@ -73,7 +105,10 @@ class BatchReader:
             text=self.text_store.take(texts) if self.text_store else None,
             text_id=torch.from_numpy(self.captions.text_id[texts]),
             text_image_id=torch.from_numpy(self.captions.image_id[owners]),
+            labels=self.tags.take(images) if self.tags else None,
+            views=self._views(rows) if self.views else None,
         )
+        return batch, rows
 
     def look(self) -> None:
         """Finds pictures that are gone, cut off or nothing of the kind, as decoding all would, but in far less time.
@@ -105,7 +140,7 @@ class BatchReader:
             for attempt in itertools.count(1):
                 sound = chosen[place].image not in self.broken
                 if sound and self.image_store is None:
-                    found = self._decoded(chosen[place].image)
+                    found = self._decoded(chosen[place].image, epoch=row.epoch)
                     sound = found is not None
                     pixels += [] if found is None else [found]
                 if sound:
@@ -124,14 +159,27 @@ class BatchReader:
                 break
         own = self.captions.texts_of(image)
         whole = len(row.texts) == len(self.captions.texts_of(row.image)) > 1
-        return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],))
+        return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],), row.epoch)
 
-    def _decoded(self, image: int) -> Tensor | None:
-        """Pixels, or None where a picture that cannot be read is skipped."""
+    def _views(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+        """Of pictures that were read a moment ago: what cannot be read has been replaced."""
+        make, seed = self.views  # type: ignore[misc]
+        found = []
+        for row in rows:
+            draw = uniform(seed, row.epoch, int(self.captions.image_id[row.image]))
+            found.append(make(self.captions.picture(row.image), self.spec, int(draw * 2**52)))
+        return tuple(torch.stack(each) for each in zip(*found, strict=True))
+
+    def _decoded(self, image: int, *, epoch: int | None = None) -> Tensor | None:
+        """Pixels, augmented if it is for an epoch; or None where a picture that cannot be read is skipped."""
         if image in self.broken:
             return None
         try:
-            return decode(self.captions.picture(image), self.spec, exact=self.exact)
+            file = self.captions.picture(image)
+            if epoch is None or self.augmenter is None or not self.augmenter.pictures:
+                return decode(file, self.spec, exact=self.exact)
+            image_id = int(self.captions.image_id[image])
+            return self.augmenter.picture(file, self.spec, exact=self.exact, epoch=epoch, image_id=image_id)
         except (OSError, ValueError) as error:
             self.broken.found(image, error)
             return None

@@ -14,10 +14,11 @@ from mmlit.data.captions import Captions
 
 
 class Row(NamedTuple):
-    """What to read: image number `image` with the captions number `texts` of a split."""
+    """What to read: image number `image` with the captions number `texts` of a split, in epoch `epoch` of training."""
 
     image: int
     texts: tuple[int, ...]
+    epoch: int = 0
 
 
 class TrainingRows(Dataset[Row]):
@@ -35,26 +36,29 @@ class TrainingRows(Dataset[Row]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Row:
-        image, text = key if isinstance(key, tuple) else (int(column[key]) for column in self._first_epoch)
-        return Row(image, tuple(self.captions.texts_of(image)) if text == ALL else (text,))
+    def __getitem__(self, key: tuple[int, int, int] | int) -> Row:
+        if not isinstance(key, tuple):
+            key = (int(self._first_epoch.image[key]), int(self._first_epoch.text[key]), 0)
+        image, text, epoch = key
+        return Row(image, tuple(self.captions.texts_of(image)) if text == ALL else (text,), epoch)
 
 
 class EvaluationRows(Dataset[Row]):
-    """Each image once, with all its captions."""
+    """Each image once, with all its captions; or the images number `images` only."""
 
-    def __init__(self, *, captions: Captions) -> None:
-        self.captions = captions
+    def __init__(self, *, captions: Captions, images: np.ndarray | None = None) -> None:
+        self.captions, self.images = captions, images
 
     def __len__(self) -> int:
-        return self.captions.num_images
+        return self.captions.num_images if self.images is None else len(self.images)
 
-    def __getitem__(self, image: int) -> Row:
+    def __getitem__(self, place: int) -> Row:
+        image = place if self.images is None else int(self.images[place])
         return Row(image, tuple(self.captions.texts_of(image)))
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """(image number, text number) in an order that only seed and epoch decide; each of W devices takes every W-th row.
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """(image number, text number, epoch) in an order that only seed and epoch decide, W devices taking every W-th row.
 
     A global batch holds the same rows for any number of devices. `drop_last` leaves out the last, smaller global
     batch; without it the shares of the last one may be uneven, and a rest of fewer rows than devices is left out,
@@ -86,11 +90,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """The epoch of the next pass."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         skip, self.skip = self.skip, 0
         share = slice(self.rank + skip * self.world_size, self._total(), self.world_size)
         images, texts = (column[share] for column in self.plan(self.epoch))
-        return ((int(image), int(text)) for image, text in zip(images, texts, strict=True))
+        epoch = self.epoch
+        return ((int(image), int(text), epoch) for image, text in zip(images, texts, strict=True))
 
     def __len__(self) -> int:
         return len(range(self.rank, self._total(), self.world_size))

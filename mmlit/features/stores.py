@@ -86,7 +86,7 @@ class FeatureStores:
         Raises:
             ValueError: if the disk has not the room, a picture cannot be read, or a store is damaged.
         """
-        if hindrances := self._hindrances(towers, manner):
+        if hindrances := self._hindrances(readers, towers, manner):
             told = "no store" if len(hindrances) == len(towers) else "no store of its outputs"
             log.info("features: %s: %s", ", ".join(dict.fromkeys(hindrances.values())), told)
         if self.folder is None or len(hindrances) == len(towers):
@@ -101,9 +101,11 @@ class FeatureStores:
             log.info("features: %s are in %s", found, self.folder)
         return any(reader.image_store or reader.text_store for reader in readers.values())
 
-    def _hindrances(self, towers: Mapping[Tower, Any], manner: Manner) -> dict[Tower, str]:
+    def _hindrances(self, readers: Mapping[str, Any], towers: Mapping[Tower, Any], manner: Manner) -> dict[Tower, str]:
         """Why towers' outputs cannot be kept, by tower."""
         trained = {name: f"{name} is trained" for name, encoder in towers.items() if not encoder.frozen}
+        changed = {name for reader in readers.values() if reader.augmenter for name in reader.augmenter.towers}
+        trained = {**{name: f"{name} sees other things in each epoch" for name in towers if name in changed}, **trained}
         if len(trained) == len(towers):
             return trained
         if self.folder is None:

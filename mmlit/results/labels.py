@@ -23,7 +23,10 @@ def labels(identities: Sequence[Identity], usual: Mapping[str, str] | None = Non
         One label per row, all different.
     """
     axes = differing_axes(identities)
-    names = [_choices(one, axes, usual or {}) for one in identities]
+    # a bare value that some rows lack would say nothing of what it is
+    whole = [axis for axis in axes if all(axis in one.choices for one in identities)]
+    bare = {FIRST_AXIS} if len(axes) > 1 else set(whole)
+    names = [_choices(one, axes, bare, usual or {}) for one in identities]
     settings = [one.settings for one in identities]
     names = _extended(names, settings, _differing_among_equals(settings, names))
     facts = [one.facts for one in identities]
@@ -70,9 +73,8 @@ def _differing(tables: Iterable[dict[str, str]]) -> list[str]:
     return [key for key in keys if len({table.get(key) for table in tables}) > 1]
 
 
-def _choices(one: Identity, axes: list[str], usual: Mapping[str, str]) -> str:
-    bare = {FIRST_AXIS} if len(axes) > 1 else set(axes)
-    values = [(axis, one.choices.get(axis, ABSENT)) for axis in axes]
+def _choices(one: Identity, axes: list[str], bare: set[str], usual: Mapping[str, str]) -> str:
+    values = [(axis, one.choices[axis]) for axis in axes if axis in one.choices]
     values = [(axis, value) for axis, value in values if axis == FIRST_AXIS or usual.get(axis) != value]
     return ", ".join(value if axis in bare else f"{axis}={value}" for axis, value in values)
 

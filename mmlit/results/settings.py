@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmlit.results.added import completed
 from mmlit.results.schema import Record
 
 NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes", "features"})
@@ -11,6 +12,7 @@ NOT_COMPARED = frozenset({"seed", "paths", "logger", "resume_minutes", "features
 
 NOT_COMPARED_ANYWHERE = frozenset(
     {
+        "captions_tell",
         "default_root_dir",
         "enable_model_summary",
         "enable_progress_bar",
@@ -34,10 +36,6 @@ TRIALS = "trials"
 """The option that says how many settings were tried before; it makes a row, but its absence is as good as null."""
 
 
-LATER_AXES = {"groups": "null"}
-"""Axes of choice that came after the first records, with what their absence means."""
-
-
 _PROFILER = "trainer.profiler"
 """A profiler makes a row, for its seconds say something else; its absence is as good as null."""
 
@@ -56,10 +54,11 @@ class Identity(NamedTuple):
 
 def identity(record: Record) -> Identity:
     """Take from a record what makes its row."""
-    choices = LATER_AXES | {
+    choices = {
         axis: _text(option)
         for axis, option in record.choices.items()
-        if axis not in NOT_COMPARED and not axis.startswith("hydra/")
+        # nothing chosen is what records say, too, that are older than the axis
+        if axis not in NOT_COMPARED and not axis.startswith("hydra/") and option is not None
     }
     paths = record.config.get("paths") or {}
     config = {key: value for key, value in record.config.items() if key not in NOT_COMPARED}
@@ -106,7 +105,7 @@ def _flatten(value: Any, key: str, prefixes: list[tuple[str, str]], into: dict[s
     if not isinstance(value, dict) or not value:
         into[key] = _text(_without_paths(value, prefixes))
         return
-    for name, part in value.items():
+    for name, part in completed(value).items():
         # Seeds are interpolated into other places (`data.split_seed`): fixed ones are in the data's hash.
         if name not in NOT_COMPARED_ANYWHERE and not str(name).endswith("_seed"):
             _flatten(part, f"{key}.{name}" if key else str(name), prefixes, into)

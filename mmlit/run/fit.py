@@ -109,6 +109,9 @@ def _read(job: Job, parts: Parts) -> dict[str, float]:
     if job.config.fit:
         parts.data.setup("fit")
         parts.module.origin["training"] = parts.data.training_facts()
+        tags = parts.data.readers["train"].tags
+        for auxiliary in parts.module.auxiliaries.values():
+            auxiliary.begin(tags.names if tags else ())  # type: ignore[operator]
     parts.data.setup("test")
     _tell(job, parts, trained_before=stored is not None)
     if job.config.fit:

@@ -59,6 +59,9 @@ def job_of(config: DictConfig) -> Job:
     runtime = config.hydra if "hydra" in config else HydraConfig.get()
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    for axis in ("auxiliary", "augmentation"):  # Hydra tells no choices of lists
+        if plain.get(axis):
+            choices[axis] = f"[{','.join(sorted(map(str, plain[axis])))}]"
     return Job(
         plain,
         OmegaConf.to_container(OmegaConf.create(choices)),  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from mmlit.configuration.binding import locate
 from mmlit.configuration.budget import check_trainer
 from mmlit.configuration.stored import local_directories
-from mmlit.contracts import Alignment, ImageEncoder, TextEncoder
+from mmlit.contracts import Alignment, Auxiliary, Encoded, ImageEncoder, ImageSpec, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.data.further import Further
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
@@ -60,10 +61,12 @@ def build(job: Job) -> Parts:
         schedule(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=1)
     except ValueError as error:
         raise ValueError(f"optimizer or schedule: {error}") from error
+    auxiliaries = _auxiliaries(job, image_encoder, alignment)
     module = RetrievalModule(
         image_encoder=image_encoder,
         text_encoder=text_encoder,
         alignment=alignment,
+        auxiliaries=auxiliaries,
         evaluator=evaluator,
         optimizer=optimizer,
         groups=make(config.groups) if config.get("groups") else None,
@@ -86,6 +89,11 @@ def build(job: Job) -> Parts:
         batching=make(config.batching),
         reading=make(config.reading),
         cache=config.paths.cache,
+        further=Further(
+            tags=any(auxiliary.needs_tags for auxiliary in auxiliaries.values()),
+            views=next((auxiliary.views for auxiliary in auxiliaries.values() if auxiliary.views), None),
+            augmentations=[make(node) for node in config.get("augmentation", {}).values()] if config.fit else [],
+        ),
     )
     trainer = _trainer(job)
     if config.fit:
@@ -101,6 +109,38 @@ def build(job: Job) -> Parts:
             synchronized=bool(config.trainer.get("sync_batchnorm")) and trainer.strategy.root_device.type != "cpu",
         )
     return Parts(module, data, trainer, make(config.features) if config.get("features") else None)
+
+
+def _auxiliaries(job: Job, image_encoder: ImageEncoder, alignment: Alignment) -> dict[str, Auxiliary]:
+    """Made after the rest, which thus begins with the weights that it has without them; none where nothing is trained.
+
+    Raises:
+        ValueError: if one would train a frozen tower, or two want views of their own.
+    """
+    if not (job.config.fit and job.config.get("auxiliary")):
+        return {}
+    width = embedded_width(alignment, image_encoder.spec)
+    nodes = job.config.auxiliary.items()
+    made: dict[str, Auxiliary] = {name: make(node, image=image_encoder.spec, width=width) for name, node in nodes}
+    views = [name for name, auxiliary in made.items() if auxiliary.views]
+    if views and image_encoder.frozen:
+        raise ValueError(
+            f"auxiliary=[{views[0]}] trains the image encoder, which is frozen: take image_encoder.freeze=false, or "
+            "leave it out"
+        )
+    if len(views) > 1:
+        raise ValueError(f"auxiliary=[{','.join(views)}]: each makes views of its own; take one of them")
+    return made
+
+
+@torch.no_grad()
+def embedded_width(alignment: Alignment, image: ImageSpec) -> int:
+    """E of the vectors that it pools."""
+    training = alignment.training
+    nothing = Encoded(torch.zeros(1, 1, image.dim), torch.zeros(1, image.dim), torch.ones(1, 1, dtype=torch.bool))
+    width = alignment.eval().embed_image(nothing).pooled.shape[1]
+    alignment.train(training)
+    return int(width)
 
 
 def make(node: DictConfig, **runtime: Any) -> Any:

@@ -66,6 +66,7 @@ def _parameters(module: RetrievalModule) -> Iterator[str]:
         "image encoder": module.image_encoder,
         "text encoder": module.text_encoder,
         "alignment": module.alignment,
+        **{f"auxiliary {name}": auxiliary for name, auxiliary in module.auxiliaries.items()},
     }
     for name, part in parts.items():
         total = sum(parameter.numel() for parameter in part.parameters())

@@ -8,7 +8,7 @@ def check_batch_norm(module: nn.Module, *, chunked: bool, devices: int, synchron
     """Refuses batch norms in training mode whose statistics would be those of a part of the batch.
 
     Args:
-        module: encoders and alignment.
+        module: encoders and alignment; auxiliaries, if there are any, have the whole batch in every device.
         chunked: whether a batch goes through the towers in chunks.
         devices: how many have a share of the batch.
         synchronized: whether the devices exchange statistics.
@@ -16,7 +16,11 @@ def check_batch_norm(module: nn.Module, *, chunked: bool, devices: int, synchron
     Raises:
         ValueError: naming the first such batch norm and the options.
     """
-    found = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm) and part.training]
+    found = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and part.training and not name.startswith("auxiliaries.")
+    ]
     if not found:
         return
     norms = f"{found[0]} is one of {len(found)} batch norms that are trained"

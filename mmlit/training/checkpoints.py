@@ -9,6 +9,8 @@ from torch import nn
 from mmlit.layers.weights import load_exactly
 from mmlit.training.module import CHECKPOINT_VERSION
 
+_AUXILIARIES = "auxiliaries."
+
 
 class DamagedCheckpointError(ValueError):
     """The file is truncated, or holds more than weights and plain containers."""
@@ -41,9 +43,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, checkpoint: dict[str, Any], *, path: str | Path) -> None:
-    """Loads all weights of a run into a module of the same make.
+    """Loads all weights of a run into a module of the same make; auxiliaries, which only train, stay as they are.
 
     Raises:
         ValueError: listing missing, unexpected and wrongly shaped keys.
     """
-    load_exactly(module, checkpoint["state_dict"], source=f"checkpoint={path}", dropped=())
+    own = {key: value for key, value in module.state_dict().items() if key.startswith(_AUXILIARIES)}
+    weights = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(_AUXILIARIES)}
+    load_exactly(module, weights | own, source=f"checkpoint={path}", dropped=())

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmlit.contracts import Alignment, Batch, Encoded, ImageEncoder, TextEncoder
+from mmlit.layers.similarity import pooled_only
 
 
 class GradientCache:
@@ -50,6 +51,10 @@ class GradientCache:
         inputs = (batch.token_ids, batch.token_mask)
         return image, self._side(text_encoder, alignment.embed_text, inputs, tokens=tokens)
 
+    def encode_view(self, image_encoder: ImageEncoder, pixels: Tensor) -> Encoded:
+        """Another view of a batch's images, as the encoder says."""
+        return self._side(image_encoder, lambda found: pooled_only(found.pooled), (pixels,), tokens=False)
+
     @staticmethod
     def refuse(alignment: Alignment) -> Callable[..., Encoded]:
         """What stands for `Pairs.encode_image` and `encode_text`, whose graphs would be whole batches'."""
@@ -90,10 +95,7 @@ def _again(function: Callable[..., Encoded], *inputs: Tensor) -> Encoded:
 def _output(tower: ImageEncoder | TextEncoder, inputs: tuple[Tensor, ...], *, tokens: bool) -> Encoded:
     """As a store keeps it: tokens only where the alignment reads them."""
     found: Encoded = tower(*inputs)
-    if tokens:
-        return found
-    count, _, dim = found.tokens.shape
-    return Encoded(found.tokens.new_zeros(count, 0, dim), found.pooled, found.mask.new_zeros(count, 0))
+    return found if tokens else pooled_only(found.pooled)
 
 
 def _joined(parts: list[Encoded]) -> Encoded:

@@ -1,20 +1,21 @@
 """The LightningModule: two encoders, an alignment, and nothing that only one alignment understands."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mmlit.contracts import Alignment, Batch, Encoded, ImageEncoder, Pairs, TextEncoder
+from mmlit.contracts import Alignment, Auxiliary, Batch, Encoded, ImageEncoder, Pairs, TextEncoder
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.evaluation.protocol import Split
 from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
+from mmlit.layers.similarity import pooled_only
 from mmlit.training.gathering import gather_encoded, gather_ids, global_mean, same_image
 from mmlit.training.gradient_cache import GradientCache
 from mmlit.training.parameter_groups import ByPart, parameter_groups, scale
@@ -40,6 +41,7 @@ class RetrievalModule(LightningModule):
         image_encoder: pixels → `Encoded`.
         text_encoder: token ids → `Encoded`.
         alignment: built for the specs of these two encoders.
+        auxiliaries: further terms of the training loss, by name.
         evaluator: ranks a gallery.
         optimizer: called with parameter groups.
         groups: makes them of this module, or None: all parts learn alike.
@@ -55,6 +57,7 @@ class RetrievalModule(LightningModule):
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
         alignment: Alignment,
+        auxiliaries: Mapping[str, Auxiliary],
         evaluator: Retrieval,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         groups: ByPart | None,
@@ -65,6 +68,7 @@ class RetrievalModule(LightningModule):
     ) -> None:
         super().__init__()
         self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
+        self.auxiliaries = nn.ModuleDict(auxiliaries)
         image_encoder.needs_tokens = text_encoder.needs_tokens = alignment.needs_tokens
         self.evaluator, self.step, self.groups = evaluator, step, groups
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
@@ -86,9 +90,12 @@ class RetrievalModule(LightningModule):
         return by.alignment.embed_image(image), by.alignment.embed_text(text)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum over the alignment's terms of their means over the global batch."""
+        """The sum over the alignment's and the auxiliaries' terms of their means over the global batch."""
         self.pairs = pairs = self._gathered(batch, *self.encode(batch))
-        means = global_mean(self.alignment.losses(pairs))
+        terms = self.alignment.losses(pairs)
+        for auxiliary, module in self.auxiliaries.items():
+            terms |= {f"{auxiliary}_{name}": term for name, term in module.losses(pairs).items()}  # type: ignore[operator]
+        means = global_mean(terms)
         loss = torch.stack([mean.float() for mean in means.values()]).sum()
         self.budget = self.budget._replace(pairs_seen=self.budget.pairs_seen + len(pairs.all_text_id))
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch.image_id))
@@ -226,8 +233,13 @@ class RetrievalModule(LightningModule):
             encode_text=refused or (lambda ids, mask: self.alignment.embed_text(self.text_encoder(ids, mask))),
             draw_key=self.seed * 2**32 + self.global_step,
             teacher=self._taught(batch),
+            all_views=tuple(self._view(pixels) for pixels in batch.views or ()),
             **gather_ids(batch),  # type: ignore[arg-type]
         )
+
+    def _view(self, pixels: Tensor) -> Encoded:
+        found = self.step.encode_view(self.image_encoder, pixels) if self.step else self.image_encoder(pixels)
+        return gather_encoded(pooled_only(found.pooled))[1]
 
     @torch.no_grad()
     def _taught(self, batch: Batch) -> tuple[Encoded, Encoded] | None:

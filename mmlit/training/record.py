@@ -95,7 +95,9 @@ def _as_ids(index: Tensor, ids: Tensor) -> Tensor:
 
 
 def _parameters(module: RetrievalModule) -> dict[str, int]:
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    """Of what is evaluated: auxiliaries are gone by then."""
+    parts = (module.image_encoder, module.text_encoder, module.alignment)
+    sizes = [(parameter.numel(), parameter.requires_grad) for part in parts for parameter in part.parameters()]
     return {
         "total": sum(size for size, _ in sizes),
         "trainable": sum(size for size, trains in sizes if trains),

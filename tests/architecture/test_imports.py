@@ -14,7 +14,7 @@ PACKAGE = ROOT / "mmlit"
 LEVELS = [
     {"contracts"},
     {"losses", "layers"},
-    {"image_encoders", "text_encoders", "alignments", "data", "features", "evaluation", "results"},
+    {"image_encoders", "text_encoders", "alignments", "auxiliaries", "data", "features", "evaluation", "results"},
     {"training", "jobs", "configuration"},
     {"model"},
     {"run", "cli"},
@@ -68,7 +68,7 @@ def test_frameworks_stay_in_their_rooms(path):
 
 def test_alignments_do_not_talk_to_other_devices():
     """DDP lives once, in training/."""
-    for folder in ("alignments", "losses", "layers"):
+    for folder in ("alignments", "auxiliaries", "losses", "layers"):
         for path in (PACKAGE / folder).glob("*.py"):
             assert not any("distributed" in name for name in imports(path)), path
 
@@ -98,16 +98,18 @@ def test_an_axis_is_a_group_a_package_and_a_test_folder():
         "image_encoder": "image_encoders",
         "text_encoder": "text_encoders",
         "data": "data",
+        "auxiliary": "auxiliaries",
     }
     for group, package in packages.items():
         assert (ROOT / "conf" / group).is_dir()
         assert (PACKAGE / package).is_dir()
         assert (ROOT / "tests" / package).is_dir()
-    for yaml in (ROOT / "conf" / "alignment").glob("*.yaml"):
-        assert (PACKAGE / "alignments" / f"{yaml.stem}.py").is_file()
-        assert (ROOT / "tests" / "alignments" / f"test_{yaml.stem}.py").is_file()
-    for module in (PACKAGE / "alignments").glob("[a-z]*.py"):
-        assert (ROOT / "conf" / "alignment" / f"{module.stem}.yaml").is_file()
+    for group, package in (("alignment", "alignments"), ("auxiliary", "auxiliaries")):
+        for yaml in (ROOT / "conf" / group).glob("*.yaml"):
+            assert (PACKAGE / package / f"{yaml.stem}.py").is_file()
+            assert (ROOT / "tests" / package / f"test_{yaml.stem}.py").is_file()
+        for module in (PACKAGE / package).glob("[a-z]*.py"):
+            assert (ROOT / "conf" / group / f"{module.stem}.yaml").is_file()
 
 
 def test_commands_without_torch_do_not_import_it():

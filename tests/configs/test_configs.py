@@ -19,7 +19,7 @@ CONF = ROOT / "conf"
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
 EXPERIMENTS = sorted(CONF.glob("experiment/*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
-LISTS = {"logger", "callbacks"}
+LISTS = {"logger", "callbacks", "auxiliary", "augmentation"}
 
 
 def composed(*overrides: str) -> dict:

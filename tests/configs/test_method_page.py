@@ -1,4 +1,4 @@
-"""docs/methods.md is what the alignments' docstrings and the records say."""
+"""docs/methods.md is what the docstrings and the records say."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from mmlit.configuration.method_page import method_page
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDS = ROOT / "docs" / "results" / "methods.csv"
+RESULTS = ROOT / "docs" / "results"
+CHOICES = sorted(file for group in ("alignment", "auxiliary") for file in (ROOT / "conf" / group).glob("*.yaml"))
 
 
 def sections(page: str) -> dict[str, str]:
@@ -22,20 +23,33 @@ def test_what_is_on_the_page_is_up_to_date():
     assert {name: made[name] for name in written} == written, "run `make docs`"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "alignment").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_alignment_has_a_row_and_says_where_it_comes_from(file):
+@pytest.mark.parametrize("file", CHOICES, ids=lambda file: file.stem)
+def test_every_method_has_a_row_and_says_where_it_comes_from(file):
     page = _page()
     assert page.count(f"| [`{file.stem}`](#{file.stem}) |") == 1
     assert "**Source**: " in sections(page)[file.stem]
+    assert "**Args**" not in sections(page)[file.stem]
 
 
-def test_numbers_are_those_of_the_records(tmp_path):
-    records = shutil.copy(RECORDS, tmp_path / "methods.csv")
-    head, first, *rest = records.read_text().splitlines()
-    changed = dict(zip(head.split(","), first.split(","), strict=True)) | {"rsum_mean": "543.21", "rsum_sd": "9.87"}
-    records.write_text("\n".join([head, ",".join(changed.values()), *rest]))
-    assert f"| [`{changed['row']}`](#{changed['row']}) | 543.2 ± 9.9 |" in method_page(ROOT / "conf", records)
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("methods", "| [`{row}`](#{row}) | 543.2 ± 9.9 |"),
+        ("methods_flickr8k", " | 543.2 ± 9.9 | "),
+        ("contrastive_options", "| 543.2 ± 9.9 | "),
+        ("auxiliaries", "| 543.2 ± 9.9 | "),
+    ],
+)
+def test_numbers_are_those_of_the_records(tmp_path, table, line):
+    results = shutil.copytree(RESULTS, tmp_path / "results")
+    head, first, *rest = (results / f"{table}.csv").read_text().splitlines()
+    names, cells = head.split(","), first.split('"')[-1].split(",")  # a label with commas stands between quotes
+    values = dict(zip(reversed(names), reversed(cells), strict=False)) | {"rsum_mean": "543.21", "rsum_sd": "9.87"}
+    label = first.split('"')[1] if '"' in first else cells[0]
+    changed = ",".join([f'"{label}"', *(values[name] for name in names[1:])])
+    (results / f"{table}.csv").write_text("\n".join([head, changed, *rest]))
+    assert line.format(row=label) in method_page(ROOT / "conf", results)
 
 
 def _page() -> str:
-    return method_page(ROOT / "conf", RECORDS)
+    return method_page(ROOT / "conf", RESULTS)

@@ -225,9 +225,9 @@ def test_an_epoch_is_whole_local_and_another_each_time(many, batching):
 def test_devices_share_the_same_local_order(many):
     plan = lambda number: BATCHINGS["one"].epoch(many, np.ones(0), batch=32, seed=0, number=number)  # noqa: E731
     options = {"plan": plan, "size": many.num_images, "drop_last": True}
-    one = [image for image, _ in EpochSampler(batch_size=32, **options)]
+    one = [image for image, *_ in EpochSampler(batch_size=32, **options)]
     both = [
-        [image for image, _ in EpochSampler(batch_size=16, rank=rank, world_size=2, **options)] for rank in range(2)
+        [image for image, *_ in EpochSampler(batch_size=16, rank=rank, world_size=2, **options)] for rank in range(2)
     ]
     assert [image for pair in zip(*both, strict=True) for image in pair] == one
 

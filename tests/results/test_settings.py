@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmlit.results.labels import differing_axes
 from mmlit.results.rows import find_runs, group_runs
-from mmlit.results.settings import identity
 
 
 @pytest.mark.parametrize(
@@ -37,10 +35,17 @@ def test_a_profiled_run_is_a_row_of_its_own(make_run: Callable[..., Path]) -> No
     assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
 
 
-def test_an_axis_that_came_later_is_as_good_as_null_where_it_is_absent(make_run: Callable[..., Path]) -> None:
-    """So no label says that a run of before chose nothing."""
-    for seed, groups in enumerate(({}, {"groups": None}, {"groups": "by_part"})):
-        path = make_run(str(seed), seed=seed, change=lambda record, own=groups: record["choices"].update(own))
-    identities = {run.record.seed: identity(run.record) for run in find_runs([path.parent])}
-    assert differing_axes([identities[0], identities[1]]) == []
-    assert differing_axes([identities[0], identities[2]]) == ["groups"]
+def test_runs_from_before_an_option_are_rows_of_those_that_leave_it_out(make_run: Callable[..., Path]) -> None:
+    old = {"_target_": "mmlit.alignments.contrastive.Contrastive", "dim": 8}
+    neutral = {"label_smoothing": 0.0, "hardness": 0.0, "decoupled": False}
+    for seed, options in enumerate((old, old | neutral, old | neutral | {"label_smoothing": 0.1})):
+        path = make_run(str(seed), seed=seed, change=lambda record, own=options: record["config"].update(alignment=own))
+    rows = group_runs(find_runs([path.parent]))[0]
+    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
+
+
+def test_an_axis_where_nothing_was_chosen_is_no_difference(make_run: Callable[..., Path]) -> None:
+    for seed, chosen in enumerate(({}, {"step": None}, {"step": "gradient_cache"})):
+        path = make_run(str(seed), seed=seed, change=lambda record, own=chosen: record["choices"].update(own))
+    rows = group_runs(find_runs([path.parent]))[0]
+    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]

@@ -13,8 +13,14 @@ import torch
 import mmlit.training.resume
 from mmlit.training.resume import ResumePoint
 
-#: 6 batches an epoch, two epochs; `joint` draws random numbers in every step
-JOINT = ("alignment=joint", "alignment.token_dim=32", "resume_minutes=0.000001", "hydra.mode=RUN")
+#: 6 batches an epoch, two epochs; `joint` draws random numbers in every step, so do views of pictures
+JOINT = (
+    "alignment=joint",
+    "auxiliary=[tags,self_supervised]",
+    "alignment.token_dim=32",
+    "resume_minutes=0.000001",
+    "hydra.mode=RUN",
+)
 
 
 def record_of(outputs: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmlit.contracts import Batch, Encoded, ImageSpec, Pairs, TextSpec
+from mmlit.contracts import Auxiliary, Batch, Encoded, ImageSpec, Pairs, TextSpec
+from mmlit.layers.similarity import pooled_only
 from mmlit.training.gathering import gather, gather_encoded, gather_ids, global_mean, same_image
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -21,6 +22,10 @@ TEXT = TextSpec(dim=16, vocabulary_size=50, mask_id=2, special_ids=(0, 1, 2), ma
 #: rows of two and of four devices; uneven on purpose
 SHARES = {2: (slice(0, 3), slice(3, 8)), 4: (slice(0, 1), slice(1, 4), slice(4, 6), slice(6, 8))}
 ALIGNMENTS = sorted(path.stem for path in (CONF / "alignment").glob("*.yaml"))
+AUXILIARIES = sorted(path.stem for path in (CONF / "auxiliary").glob("*.yaml"))
+#: what gradients are taken to besides parameters
+INPUTS = {"image", "text", "view", "other view"}
+METHODS = [*ALIGNMENTS, *(f"auxiliary={name}" for name in AUXILIARIES)]
 
 
 def alignment_named(name: str) -> torch.nn.Module:
@@ -32,6 +37,14 @@ def alignment_named(name: str) -> torch.nn.Module:
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
     return alignment
+
+
+def auxiliary_named(name: str) -> Auxiliary:
+    torch.manual_seed(0)
+    width = OmegaConf.load(CONF / "alignment" / "contrastive.yaml").dim
+    auxiliary = instantiate(OmegaConf.load(CONF / "auxiliary" / f"{name}.yaml"), image=IMAGE, width=width)
+    auxiliary.begin(["a", "b", "c"])
+    return auxiliary
 
 
 def data() -> tuple[Encoded, Encoded, Batch]:
@@ -49,38 +62,51 @@ def data() -> tuple[Encoded, Encoded, Batch]:
 
 
 def gradients(name: str, rows: slice) -> dict[str, torch.Tensor]:
-    """Gradients of the loss of this process's rows, for parameters and for the encoders' outputs."""
-    alignment = alignment_named(name)
+    """Gradients of the loss of this process's rows, for parameters and for the encoders' outputs.
+
+    An auxiliary's loss is taken alone, on what `contrastive` embeds and on two views with labels.
+    """
+    auxiliary = auxiliary_named(name.partition("=")[2]) if "=" in name else None
+    alignment = alignment_named("contrastive" if auxiliary else name)
     image, text, batch = data()
     width = int(text.mask[rows].sum(1).max())  # each device trims to its own longest caption
     own_image = Encoded(*(part[rows] for part in image))
     own_text = Encoded(text.tokens[rows, :width], text.pooled[rows], text.mask[rows, :width])
-    for part in (own_image.pooled, own_text.pooled):
+    views = [pooled_only(view[rows].clone()) for view in (image.pooled.flip(1), image.pooled.roll(1, dims=1))]
+    for part in (own_image.pooled, own_text.pooled, *(view.pooled for view in views)):
         part.requires_grad_()
     own = batch._replace(
-        image_id=batch.image_id[rows], text_id=batch.text_id[rows], text_image_id=batch.text_image_id[rows]
-    )
+        image_id=batch.image_id[rows], text_id=batch.text_id[rows], text_image_id=batch.text_image_id[rows],
+        labels=torch.arange(24).view(8, 3)[rows] % 5 < 2,
+    )  # fmt: skip
     image_here, all_image, image_offset = gather_encoded(alignment.embed_image(own_image))
     text_here, all_text, text_offset = gather_encoded(alignment.embed_text(own_text))
     pairs = Pairs(
         image_here, text_here, all_image, all_text, image_offset, text_offset, batch=own,
         encode_image=lambda _: image_here, encode_text=lambda *_: text_here, draw_key=7,
         teacher=teacher_of(alignment, all_image, all_text), **gather_ids(own),
+        all_views=tuple(gather_encoded(view)[1] for view in views),
     )  # fmt: skip
-    means = global_mean(alignment.losses(pairs))
+    means = global_mean((auxiliary or alignment).losses(pairs))
     torch.stack(list(means.values())).sum().backward()
-    found = {name: parameter.grad for name, parameter in alignment.named_parameters()}
-    return found | {"image": own_image.pooled.grad, "text": own_text.pooled.grad}
+    found = {name: parameter.grad for name, parameter in (auxiliary or alignment).named_parameters()}
+    inputs = {
+        "image": own_image.pooled,
+        "text": own_text.pooled,
+        "view": views[0].pooled,
+        "other view": views[1].pooled,
+    }
+    return found | {key: part.grad for key, part in inputs.items() if part.grad is not None}
 
 
 def worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error", FutureWarning)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
-    found = {name: gradients(name, SHARES[world][rank]) for name in ALIGNMENTS}
+    found = {name: gradients(name, SHARES[world][rank]) for name in METHODS}
     for parts in found.values():
         for key, value in parts.items():
-            if key not in {"image", "text"}:  # DDP sums the gradients of parameters over devices, and averages
+            if key not in INPUTS:  # DDP sums the gradients of parameters over devices, and averages
                 dist.all_reduce(value)
             value.div_(world)
     torch.save(found, f"{folder}/{world}-{rank}.pt")
@@ -91,7 +117,7 @@ def worker(rank: int, world: int, folder: str) -> None:
 def found(tmp_path_factory) -> dict[int, list[dict[str, dict[str, torch.Tensor]]]]:
     """What one process, and each of two and of four, has for every alignment."""
     folder = tmp_path_factory.mktemp("devices")
-    alone = {name: gradients(name, slice(0, 8)) for name in ALIGNMENTS}  # first: what it imports, the others have
+    alone = {name: gradients(name, slice(0, 8)) for name in METHODS}  # first: what it imports, the others have
     for world in SHARES:
         mp.start_processes(worker, (world, str(folder)), nprocs=world, start_method="fork")
     parts = {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in SHARES}
@@ -99,12 +125,12 @@ def found(tmp_path_factory) -> dict[int, list[dict[str, dict[str, torch.Tensor]]
 
 
 @pytest.mark.parametrize("world", SHARES)
-@pytest.mark.parametrize("name", ALIGNMENTS)
+@pytest.mark.parametrize("name", METHODS)
 def test_several_devices_have_the_gradient_of_one(found, name, world):
     """Traps 13 and 14: gathered with gradient, scaled once; uneven shares, an image that comes twice."""
     parts = [part[name] for part in found[world]]
     for key, expected in found[1][0][name].items():
-        got = torch.cat([part[key] for part in parts]) if key in {"image", "text"} else parts[0][key]
+        got = torch.cat([part[key] for part in parts]) if key in INPUTS else parts[0][key]
         assert (got - expected).norm() <= 1e-5 * expected.norm(), key
         assert expected.abs().max() > 0, key
 

@@ -37,8 +37,8 @@ def module_of(*, frozen: bool = False, step: GradientCache | None = None, moment
     )  # fmt: skip
     alignment.momentum = momentum
     module = RetrievalModule(
-        image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment, evaluator=None,
-        optimizer=torch.optim.SGD, groups=None, schedule=None, step=step, seed=0, origin={},
+        image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment, auxiliaries={},
+        evaluator=None, optimizer=torch.optim.SGD, groups=None, schedule=None, step=step, seed=0, origin={},
     )  # fmt: skip
     module.on_fit_start()
     return module.train()

@@ -1,0 +1,48 @@
+"""How much better a model ranks pictures that it has trained on."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from mmlit.data.datamodule import PairsDataModule
+from mmlit.training.module import RetrievalModule
+
+
+class GeneralizationGap(Callback):
+    """Logs `val/gap_rsum` after each validation: the rsum of some training images, less the selection split's.
+
+    Both galleries have as many images, each with all its captions, are read without augmentation and
+    ranked by the same evaluator; the training images are the same ones each time. The gap grows as pairs are learned by
+    heart; both splits should have as many captions per image, or it also shows that. Costs a second validation.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] | None = None  # the validation that the last gap is of
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
+        """Behind a validation, if there was one in this epoch: only here may a callback log what took a while."""
+        if pl_module.validation is None or pl_module.validation is self._seen:
+            return
+        self._seen = pl_module.validation
+        pl_module.eval()
+        trained = self._rsum(trainer, pl_module)
+        pl_module.train()
+        pl_module.log("val/gap_rsum", trained - pl_module.validation["rsum"], sync_dist=True)
+
+    @torch.no_grad()
+    def _rsum(self, trainer: Trainer, module: RetrievalModule) -> float:
+        data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        limit = trainer.limit_val_batches
+        batches: int | float = limit if isinstance(limit, int) else float("inf")
+        module.evaluator.begin(None)
+        for number, batch in enumerate(data.training_sample()):
+            if number >= batches:
+                break
+            moved: Any = trainer.strategy.batch_to_device(batch)
+            with trainer.precision_plugin.val_step_context():
+                module.validation_step(moved, number)
+        with torch.autocast(module.device.type, enabled=False):
+            result = module.evaluator.compute()
+        module.evaluator.reset()
+        return float(result.metrics["rsum"])
