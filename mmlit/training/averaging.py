@@ -1,7 +1,8 @@
 """The moving average of the weights: what is validated, kept and reported instead of the last step's."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -68,6 +69,17 @@ class AveragedWeights(WeightAveraging):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+@contextmanager
+def validated_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Within, the module has the weights that are validated: their average, where there is one."""
+    averaging = [each for each in trainer.callbacks if isinstance(each, AveragedWeights)]  # type: ignore[attr-defined]
+    for each in averaging:
+        each.on_validation_start(trainer, module)
+    yield
+    for each in averaging:
+        each.on_validation_end(trainer, module)
 
 
 def _moving(decay: float) -> Callable[[Averages, Averages, Tensor | int], None]:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from mmlit.training.averaging import AveragedWeights
+from mmlit.training.averaging import AveragedWeights, validated_weights
 
 
 class Module(LightningModule):
@@ -50,6 +50,19 @@ def test_the_average_is_that_of_the_formula_and_in_place_while_validating(begun)
     torch.testing.assert_close(module.weight.detach(), average)
     callback.on_validation_end(SimpleNamespace(), module)
     assert torch.equal(module.weight, third)
+
+
+def test_other_callbacks_have_the_average_too(begun):
+    """What they measure is compared with a validation."""
+    callback, module = begun
+    for number in (1, 2):
+        step(callback, module, number)
+    now = module.weight.detach().clone()
+    with validated_weights(SimpleNamespace(callbacks=[callback]), module):
+        torch.testing.assert_close(module.weight.detach(), now - 0.75 * 2)
+    assert torch.equal(module.weight, now)
+    with validated_weights(SimpleNamespace(callbacks=[]), module):
+        assert torch.equal(module.weight, now)
 
 
 def test_integers_are_taken_over(begun):
