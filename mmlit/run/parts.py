@@ -19,12 +19,14 @@ from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
 from mmlit.training.batch_norm import check_batch_norm
 from mmlit.training.curves import Curves
+from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
 from mmlit.training.sound import SoundTraining
 from mmlit.training.status import StatusFile
 from mmlit.training.tf32 import allow_tf32
+from mmlit.training.thawing import Thawing
 
 
 class Parts(NamedTuple):
@@ -69,6 +71,7 @@ def build(job: Job) -> Parts:
         auxiliaries=auxiliaries,
         evaluator=evaluator,
         optimizer=optimizer,
+        groups=make(config.groups) if config.get("groups") else None,
         schedule=schedule,
         step=make(config.step) if config.get("step") else None,
         seed=config.seed,
@@ -96,6 +99,11 @@ def build(job: Job) -> Parts:
     )
     trainer = _trainer(job)
     if config.fit:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Thawing):
+                callback.prepare(module, epochs=config.trainer.max_epochs)
+            if isinstance(callback, Modulation):
+                callback.prepare(module)
         check_batch_norm(
             module,
             chunked=module.step is not None,

@@ -8,9 +8,12 @@ from torch import nn
 
 from mmlit.data.batching import AllCaptions
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.training.averaging import AveragedWeights
 from mmlit.training.compiled import CompiledTowers
+from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
 from mmlit.training.tf32 import Tf32
+from mmlit.training.thawing import Thawing
 
 
 def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModule, *, directory: Path) -> list[str]:
@@ -18,10 +21,19 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
     lines = [f"data: {', '.join(_splits(trainer, data))}", f"model: {', '.join(_parameters(module))}"]
     if "train" in data.readers:
         lines.append(f"training: {_steps(trainer, module, data)}")
+        lines += _practices(trainer, module)
     devices = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
     choices = [each.told for each in trainer.callbacks if isinstance(each, CompiledTowers | Tf32)]  # type: ignore[attr-defined]
     told = ", ".join([f"device: {devices}", f"precision {trainer.precision}", *choices])
     return [*lines, told, f"results: {directory}"]
+
+
+def _practices(trainer: Trainer, module: RetrievalModule) -> Iterator[str]:
+    if module.groups is not None:
+        yield f"learning rate: optimizer.lr of {module.groups.told}"
+    for each in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(each, AveragedWeights | Modulation | Thawing):
+            yield each.told
 
 
 def cautions(trainer: Trainer, data: PairsDataModule) -> list[str]:

@@ -19,3 +19,10 @@ class Ddp(DDPStrategy):
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         super().__init__(**{option: False})  # type: ignore[arg-type]
+
+    def wrap_again(self) -> None:
+        """DDP made anew, on every device at once: only then does it learn which parameters have a gradient."""
+        if isinstance(self.model, DistributedDataParallel):
+            self.model._remove_autograd_hooks()
+            self.model = self.lightning_module
+            self.configure_ddp()

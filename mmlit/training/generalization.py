@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from mmlit.data.datamodule import PairsDataModule
+from mmlit.training.averaging import validated_weights
 from mmlit.training.module import RetrievalModule
 
 
@@ -26,7 +27,8 @@ class GeneralizationGap(Callback):
             return
         self._seen = pl_module.validation
         pl_module.eval()
-        trained = self._rsum(trainer, pl_module)
+        with validated_weights(trainer, pl_module):
+            trained = self._rsum(trainer, pl_module)
         pl_module.train()
         pl_module.log("val/gap_rsum", trained - pl_module.validation["rsum"], sync_dist=True)
 

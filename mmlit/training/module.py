@@ -18,7 +18,7 @@ from mmlit.evaluation.retrieval import Retrieval, RetrievalResult
 from mmlit.layers.similarity import pooled_only
 from mmlit.training.gathering import gather_encoded, gather_ids, global_mean, same_image
 from mmlit.training.gradient_cache import GradientCache
-from mmlit.training.parameter_groups import parameter_groups
+from mmlit.training.parameter_groups import ByPart, parameter_groups, scale
 from mmlit.training.speed import channels_last, fused
 from mmlit.training.teacher import Teacher
 
@@ -44,6 +44,7 @@ class RetrievalModule(LightningModule):
         auxiliaries: further terms of the training loss, by name.
         evaluator: ranks a gallery.
         optimizer: called with parameter groups.
+        groups: makes them of this module, or None: all parts learn alike.
         schedule: called with the optimizer and `total_steps`.
         step: how a training batch is embedded if not whole, or None.
         seed: of the draws inside losses.
@@ -59,6 +60,7 @@ class RetrievalModule(LightningModule):
         auxiliaries: Mapping[str, Auxiliary],
         evaluator: Retrieval,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        groups: ByPart | None,
         schedule: Callable[..., LRScheduler],
         step: GradientCache | None,
         seed: int,
@@ -68,7 +70,7 @@ class RetrievalModule(LightningModule):
         self.image_encoder, self.text_encoder, self.alignment = image_encoder, text_encoder, alignment
         self.auxiliaries = nn.ModuleDict(auxiliaries)
         image_encoder.needs_tokens = text_encoder.needs_tokens = alignment.needs_tokens
-        self.evaluator, self.step = evaluator, step
+        self.evaluator, self.step, self.groups = evaluator, step, groups
         self.optimizer_, self.schedule_, self.seed, self.origin = optimizer, schedule, seed, origin
         self.result: RetrievalResult | None = None
         self.validation: dict[str, float] | None = None  # the last one's metrics
@@ -159,8 +161,9 @@ class RetrievalModule(LightningModule):
         self.evaluator.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimizer on the groups of `parameter_groups`, the schedule counted in steps."""
-        optimizer = fused(self.optimizer_, parameter_groups(self), device=self.device)
+        """The optimizer on groups of parameters, the schedule counted in steps."""
+        optimizer = fused(self.optimizer_, (self.groups or parameter_groups)(self), device=self.device)
+        scale(optimizer)
         steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,

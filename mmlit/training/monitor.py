@@ -50,14 +50,14 @@ class Monitor(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are whole and not clipped yet."""
-        if _logs_now(trainer):
+        if logs_now(trainer):
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients), rank_zero_only=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: RetrievalModule, *_: Any) -> None:  # type: ignore[override]
         self._passed += self._lap()
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        if not stepped or not _logs_now(trainer):  # several batches may make a step
+        if not stepped or not logs_now(trainer):  # several batches may make a step
             return
         seconds, pairs = self._passed + self._waited, pl_module.budget.pairs_seen
         found = {"pairs_per_second": (pairs - self._pairs) / seconds, "waiting": self._waited / seconds}
@@ -82,6 +82,6 @@ def _learned_scalars(alignment: nn.Module) -> dict[str, Any]:
     return found
 
 
-def _logs_now(trainer: Trainer) -> bool:
+def logs_now(trainer: Trainer) -> bool:
     """As Lightning's own callbacks ask."""
     return bool(trainer._logger_connector.should_update_logs)

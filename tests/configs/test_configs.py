@@ -162,6 +162,12 @@ def test_identity_ignores_where_and_sees_what():
     assert "=" not in run_name(choices, config)
 
 
+def test_a_run_that_names_no_groups_is_the_run_that_it_was():
+    """Absent, not null: configurations of before the option have the same hash."""
+    assert "groups" not in composed()
+    assert config_hash(composed()) != config_hash(composed("groups=by_part"))
+
+
 def test_targets_walks_nested_nodes():
     assert {path for path, _ in targets(composed("trainer=ddp"))} >= {
         "trainer.strategy",

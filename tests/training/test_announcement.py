@@ -30,7 +30,7 @@ def said(
     )  # fmt: skip
     step = None if chunk_size is None else GradientCache(chunk_size=chunk_size)
     parts = {name: nn.Linear(1, 1) for name in ("image_encoder", "text_encoder", "alignment")}
-    module = SimpleNamespace(**parts, auxiliaries={}, step=step)
+    module = SimpleNamespace(**parts, auxiliaries={}, step=step, groups=None)
     lines = announcement(trainer, module, data, directory="x")
     return [*(line for line in lines if line.startswith("training: ")), *cautions(trainer, data)]
 

@@ -38,7 +38,7 @@ def module_of(*, frozen: bool = False, step: GradientCache | None = None, moment
     alignment.momentum = momentum
     module = RetrievalModule(
         image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment, auxiliaries={},
-        evaluator=None, optimizer=torch.optim.SGD, schedule=None, step=step, seed=0, origin={},
+        evaluator=None, optimizer=torch.optim.SGD, groups=None, schedule=None, step=step, seed=0, origin={},
     )  # fmt: skip
     module.on_fit_start()
     return module.train()
