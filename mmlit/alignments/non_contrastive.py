@@ -27,7 +27,7 @@ class NonContrastive(Alignment):
         image_head: the image side's head.
         text_head: the text side's head.
         dropout: in the heads, in [0, 1).
-        expander_dim: E, width of the expanders' layers and of what is compared, ≥ 2; several times `dim` does far better
+        expander_dim: E, width of the expanders' layers and of what is compared, ≥ 2; several times `dim` is far better
             than as much: on Flickr8k with frozen towers and 512 of `dim` rsum 161 with 512, 233 with 2,048 and a
             quarter of the learning rate.
         invariance: λ > 0, weight of the squared distance of pairs.
