@@ -99,18 +99,23 @@ def build(job: Job) -> Parts:
     )
     trainer = _trainer(job)
     if config.fit:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Thawing):
-                callback.prepare(module, epochs=config.trainer.max_epochs)
-            if isinstance(callback, Modulation):
-                callback.prepare(module)
-        check_batch_norm(
-            module,
-            chunked=module.step is not None,
-            devices=trainer.world_size,
-            synchronized=bool(config.trainer.get("sync_batchnorm")) and trainer.strategy.root_device.type != "cpu",
-        )
+        _prepare(job, module, trainer)
     return Parts(module, data, trainer, make(config.features) if config.get("features") else None)
+
+
+def _prepare(job: Job, module: RetrievalModule, trainer: Trainer) -> None:
+    """What callbacks freeze before training; and what of the whole cannot be trained is refused."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Thawing):
+            callback.prepare(module, epochs=job.config.trainer.max_epochs)
+        if isinstance(callback, Modulation):
+            callback.prepare(module)
+    check_batch_norm(
+        module,
+        chunked=module.step is not None,
+        devices=trainer.world_size,
+        synchronized=bool(job.config.trainer.get("sync_batchnorm")) and trainer.strategy.root_device.type != "cpu",
+    )
 
 
 def _auxiliaries(job: Job, image_encoder: ImageEncoder, alignment: Alignment) -> dict[str, Auxiliary]:

@@ -36,7 +36,7 @@ def module(alignment: str, *auxiliaries: str, step: GradientCache | None = None)
         each.begin(["a", "b", "c"])
     whole = RetrievalModule(
         image_encoder=image_encoder, text_encoder=text_encoder, alignment=made, auxiliaries=further, evaluator=None,
-        optimizer=torch.optim.SGD, schedule=None, step=step, seed=0, origin={},
+        optimizer=torch.optim.SGD, groups=None, schedule=None, step=step, seed=0, origin={},
     )  # fmt: skip
     whole.on_fit_start()
     for part in whole.modules():

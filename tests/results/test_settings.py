@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmlit.results.rows import find_runs, group_runs
+from mmlit.results.settings import identity
 
 
 @pytest.mark.parametrize(
@@ -47,5 +48,7 @@ def test_runs_from_before_an_option_are_rows_of_those_that_leave_it_out(make_run
 def test_an_axis_where_nothing_was_chosen_is_no_difference(make_run: Callable[..., Path]) -> None:
     for seed, chosen in enumerate(({}, {"step": None}, {"step": "gradient_cache"})):
         path = make_run(str(seed), seed=seed, change=lambda record, own=chosen: record["choices"].update(own))
-    rows = group_runs(find_runs([path.parent]))[0]
-    assert sorted([run.record.seed for run in row.runs] for row in rows) == [[0, 1], [2]]
+    found = sorted(find_runs([path.parent]), key=lambda run: run.record.seed)
+    without, nothing, chosen = (identity(run.record).choices for run in found)
+    assert without == nothing
+    assert chosen == {**without, "step": "gradient_cache"}
