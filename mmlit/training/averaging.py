@@ -52,7 +52,7 @@ class AveragedWeights(WeightAveraging):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells of an average that will lag behind."""
         steps, back = int(trainer.estimated_stepping_batches), 1 / (1 - self.decay)
-        if 2 * back > steps:
+        if 2 * back > steps and trainer.is_global_zero:
             log.warning(
                 "callbacks.ema.decay=%g averages about %d steps, and the whole run has %d: what is validated lags "
                 "behind; lower it", self.decay, round(back), steps,

@@ -82,5 +82,7 @@ def test_a_decay_out_of_range_is_refused(decay):
 
 @pytest.mark.parametrize(("steps", "lags"), [(7, True), (8, False)])
 def test_an_average_that_lags_behind_is_told(caplog, steps, lags):
-    AveragedWeights(decay=0.75).on_train_start(SimpleNamespace(estimated_stepping_batches=steps), Module())
+    AveragedWeights(decay=0.75).on_train_start(
+        SimpleNamespace(estimated_stepping_batches=steps, is_global_zero=True), Module()
+    )
     assert ("averages about 4 steps, and the whole run has 7" in caplog.text) is lags
