@@ -2,6 +2,8 @@
 
 import csv
 
+import pytest
+
 OPTIONS = ("trainer.max_epochs=8", "trainer.check_val_every_n_epoch=4", "optimizer.lr=3e-3", "seed=2")
 
 
@@ -11,6 +13,7 @@ def logged(folder, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
+@pytest.mark.slow
 def test_the_gap_grows_with_what_is_learned_by_heart(train, tmp_path):
     """Ninety-six images, and far more weights."""
     ended = train(*OPTIONS, "callbacks=[last,generalization_gap]", f"paths.outputs={tmp_path}/with")

@@ -49,7 +49,8 @@ def killed_and_resumed(train, tmp_path: Path, steps: tuple[int, ...], arguments:
     return tmp_path / "outputs"
 
 
-@pytest.mark.parametrize("steps", [(8,), pytest.param((3, 7, 13), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [(8,), (3, 7, 13)], ids=str)
 def test_a_run_killed_between_two_thaws_ends_as_one_that_was_not(train, tmp_path, steps):
     """Trap 22: step 8 is in epoch 2, where some layers have thawed, others not, and one never will."""
     arguments = ("callbacks=[last,thawing]", *THAWING, *SMALL)

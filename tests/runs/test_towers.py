@@ -15,6 +15,7 @@ import mmlit
 BOTH = ("towers=[image_lora,text_lora]", "towers.image_lora.rank=2", "towers.text_lora.layers=[linear?]")
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_is_evaluated_and_loaded_as_it_ended(train, tmp_path, scenes):
     ended = train(*BOTH, "trainer.max_epochs=1")
     assert ended.code == 0, ended.err
