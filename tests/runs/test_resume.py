@@ -106,7 +106,7 @@ def test_special_endings_and_steps(train, tmp_path, options, step, goes_on_from,
 @pytest.mark.slow
 def test_momentum_towers_and_their_queues_go_on(train, tmp_path):
     """Killed in both epochs: averages, queues and weights are those of a run that was not."""
-    options = ("alignment=momentum_contrast", "alignment.queue_size=40", "alignment.momentum=0.9", *JOINT[2:])
+    options = ("alignment=momentum_contrast", "alignment.queue_size=40", "alignment.momentum=0.9", *JOINT[3:])
     assert train(*options, f"paths.outputs={tmp_path}/undisturbed").code == 0
     for step in (3, 8):
         assert train(*options, before=lambda step=step: die_behind(step)).code == -signal.SIGKILL
