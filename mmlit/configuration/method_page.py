@@ -37,7 +37,8 @@ checkpoint on the test split ([all columns](results/methods.csv)). Training and 
 `contrastive`'s. *Photographs* is the rsum on Flickr8k with both towers frozen, as in
 [flickr8k.md](results/flickr8k.md): {photographs:,} pairs seen, the epoch that is best on 500 images set aside, reported
 on `val`; a number without a spread is one seed ([all columns](results/methods_flickr8k.csv); of the four strategies
-with three seeds [here](results/flickr8k.csv)). All with the rate and dropout that were chosen there for `contrastive`.
+with three seeds [here](results/flickr8k.csv)): that page's command with `seed=0 alignment=NAME,…`, and for all the rate
+and dropout that were chosen there for `contrastive`.
 
 One budget for all, and each method's own yaml: one that another budget or its own tuning would suit better stands lower
 than it could. Rows that lie closer together than their spreads are not told apart: three seeds show little of methods.
