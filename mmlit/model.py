@@ -115,7 +115,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
         raise ValueError(f"checkpoint={file}: {'; '.join(wrong)}")
     image_encoder, text_encoder = _make(parts["image_encoder"]), _make(parts["text_encoder"])
     alignment = _make(parts["alignment"], image=image_encoder.spec, text=text_encoder.spec)
-    for node in parts.get("towers", {}).values():
+    for _, node in sorted(parts.get("towers", {}).items()):
         _make(node).apply(image_encoder, text_encoder)
     model = Model(image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment)
     load_weights(model, stored, path=file)

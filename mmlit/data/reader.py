@@ -12,7 +12,7 @@ from mmlit.contracts import Batch, Encoded, ImageSpec, uniform
 from mmlit.data.augmentation import Augmenter
 from mmlit.data.captions import Captions
 from mmlit.data.decode import VERSION, decode, ends_well
-from mmlit.data.reading import Broken, Reading
+from mmlit.data.reading import Broken, Reading, UnreadablePictureError
 from mmlit.data.sampling import Row
 from mmlit.data.tags import TagTable
 from mmlit.data.token_table import TokenTable
@@ -162,12 +162,20 @@ class BatchReader:
         return Row(image, tuple(own) if whole else (own[int(draws[1] * len(own))],), row.epoch)
 
     def _views(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
-        """Of pictures that were read a moment ago: what cannot be read has been replaced."""
+        """Of pictures that were read a moment ago: what cannot be read has been replaced.
+
+        Raises:
+            UnreadablePictureError: if one that was readable shrunk is not so whole.
+        """
         make, seed = self.views  # type: ignore[misc]
         found = []
         for row in rows:
             draw = uniform(seed, row.epoch, int(self.captions.image_id[row.image]))
-            found.append(make(self.captions.picture(row.image), self.spec, int(draw * 2**52)))
+            try:
+                found.append(make(self.captions.picture(row.image), self.spec, int(draw * 2**52)))
+            except (OSError, ValueError) as error:
+                name = self.captions.name(row.image)
+                raise UnreadablePictureError(f"{name}: not a readable picture: {error}") from error
         return tuple(torch.stack(each) for each in zip(*found, strict=True))
 
     def _decoded(self, image: int, *, epoch: int | None = None) -> Tensor | None:

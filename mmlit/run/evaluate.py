@@ -207,6 +207,6 @@ def _device(job: Job) -> torch.device:
 def _published(job: Job) -> Model:
     image_encoder, text_encoder = make(job.config.image_encoder), make(job.config.text_encoder)
     alignment = make(job.config.alignment, image=image_encoder.spec, text=text_encoder.spec)
-    for node in (job.config.get("towers") or {}).values():
+    for _, node in sorted((job.config.get("towers") or {}).items()):
         make(node).apply(image_encoder, text_encoder)
     return Model(image_encoder=image_encoder, text_encoder=text_encoder, alignment=alignment).eval()

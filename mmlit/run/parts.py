@@ -44,7 +44,8 @@ def build(job: Job) -> Parts:
     image_encoder: ImageEncoder = make(config.image_encoder)
     text_encoder: TextEncoder = make(config.text_encoder)
     alignment: Alignment = make(config.alignment, image=image_encoder.spec, text=text_encoder.spec)
-    for node in (config.get("towers") or {}).values():  # now that alignments have drawn the weights they always draw
+    # now that alignments have drawn the weights they always draw; in one order, however they were typed
+    for _, node in sorted((config.get("towers") or {}).items()):
         make(node).apply(image_encoder, text_encoder)
     if issubclass(locate(config.evaluator["_target_"]), Probe):
         raise ValueError(

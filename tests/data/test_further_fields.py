@@ -11,7 +11,7 @@ from mmlit.data.batching import OneCaption
 from mmlit.data.coco import CocoCaptions
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.data.further import Further
-from mmlit.data.reading import Reading
+from mmlit.data.reading import Reading, UnreadablePictureError
 from mmlit.data.views import TwoViews
 
 SPEC = ImageSpec(dim=1, size=8, resize="squash", interpolation="bilinear")
@@ -85,3 +85,14 @@ def test_views_are_decided_by_seed_epoch_and_image(root):
     for other, epoch in ((data(root), 2), (data(root, seed=1), 1)):
         found = views_by_image(other, epoch)
         assert not any(torch.equal(found[id_], view) for id_, view in first.items())
+
+
+def test_a_picture_that_only_views_cannot_read_is_told_by_file_and_row(root):
+    made = data(root)
+
+    def fails(*_: object) -> tuple[torch.Tensor, ...]:
+        raise ValueError("it ends early")
+
+    made.readers["train"].views = made.readers["train"].views._replace(make=fails)
+    with pytest.raises(UnreadablePictureError, match=r"train/\d+\.jpg \(.*images row \d+ .*: it ends early"):
+        next(iter(made.train_dataloader()))

@@ -42,6 +42,18 @@ def test_a_run_with_adapters_is_evaluated_and_loaded_as_it_ended(train, tmp_path
     assert not torch.equal(model.encode_texts(texts).pooled, bare.encode_texts(texts).pooled)
 
 
+@pytest.mark.slow
+def test_the_order_in_which_adapters_are_named_changes_nothing(train, tmp_path):
+    """They are one configuration, with one folder, and draw their weights in turn."""
+    found = []
+    for place, names in enumerate(("image_lora,text_lora", "text_lora,image_lora")):
+        folder = tmp_path / str(place)
+        assert train(f"towers=[{names}]", "trainer.max_epochs=1", f"paths.outputs={folder}").code == 0
+        (path,) = folder.glob("*/result.json")
+        found.append((path.parent.name, json.loads(path.read_text())["metrics"]))
+    assert found[0] == found[1]
+
+
 def test_what_cannot_be_is_told_before_data_are_read(train, tmp_path):
     ended = train(*BOTH, "image_encoder.freeze=true")
     assert ended.code == 2
