@@ -178,12 +178,14 @@ class Encoder(nn.Module):
         adapted: whether its own weights stand still while adapters in it train. Its own batch norms and dropouts then
             stand still, too.
         additions: parts put into it for training, adapters' dropout for instance; they train where it is not frozen.
+        still: parts that stay in evaluation mode while the rest trains, batch norms for instance.
     """
 
     frozen: bool = False
     needs_tokens: bool = True
     adapted: bool = False
     additions: tuple[nn.Module, ...] = ()
+    still: tuple[nn.Module, ...] = ()
 
     def freeze(self) -> Self:
         """Frozen means that nothing moves: no gradient, no batch-norm statistic, no dropout (see `train`)."""
@@ -192,11 +194,13 @@ class Encoder(nn.Module):
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`, but a frozen encoder, and all of an adapted one's own, stays in evaluation mode."""
+        """As `nn.Module.train`, but what is frozen, or `still`, or an adapted one's own, stays in evaluation mode."""
         trains = mode and not self.frozen
         super().train(trains and not self.adapted)
         for part in self.additions:
             part.train(trains)
+        for part in self.still:
+            part.eval()
         return self
 
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ from mmlit.data.further import Further
 from mmlit.evaluation.probe import Probe
 from mmlit.run.job import Job
 from mmlit.run.tracking import trackers
-from mmlit.training.batch_norm import check_batch_norm
+from mmlit.training.batch_norm import check_batch_norm, check_folded
 from mmlit.training.curves import Curves
 from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
@@ -111,6 +111,12 @@ def _prepare(job: Job, module: RetrievalModule, trainer: Trainer) -> None:
             callback.prepare(module, epochs=job.config.trainer.max_epochs)
         if isinstance(callback, Modulation):
             callback.prepare(module)
+    if job.config.image_encoder.get("weights"):
+        check_folded(module.image_encoder)
+    if job.config.trainer.get("sync_batchnorm") and module.image_encoder.still:
+        raise ValueError(
+            "trainer.sync_batchnorm exchanges the statistics that towers=[frozen_batch_norm] keeps; take one of the two"
+        )
     check_batch_norm(
         module,
         chunked=module.step is not None,

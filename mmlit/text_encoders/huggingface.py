@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmlit.contracts import Encoded, TextEncoder, TextSpec
 from mmlit.layers.pretrained import digest, is_pair, obtain_config, obtain_tower, quiet
+from mmlit.layers.similarity import pooled_only
 from mmlit.text_encoders.tokenization import (
     check_length,
     check_vocabulary,
@@ -15,6 +18,9 @@ from mmlit.text_encoders.tokenization import (
     rules,
     tokenize,
 )
+
+#: texts that a CPU encodes at a time
+_PART = 64
 
 
 class HuggingFaceTextEncoder(TextEncoder):
@@ -77,11 +83,33 @@ class HuggingFaceTextEncoder(TextEncoder):
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """See `TextEncoder.forward`."""
         ids = ids.masked_fill(~mask, self.tokenizer.pad_token_id)  # whatever the caller padded with
+        # A GPU would wait for the lengths, and compiled code be made anew for each of them.
+        if ids.device.type == "cpu" and len(ids) > _PART and not torch.compiler.is_compiling():
+            return self._in_parts(ids, mask)
         tokens = self.tower(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return Encoded(tokens, self._pooled(tokens, mask), mask)
+
+    def _in_parts(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """Texts of like length together, so that little is padded: the same numbers in less than half of the time."""
+        ends = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1)
+        order = ends.argsort(stable=True)
+        tokens, pooled = [], []
+        for rows in order.split(_PART):
+            width = max(1, int(ends[rows[-1]]))
+            found = self.tower(input_ids=ids[rows, :width], attention_mask=mask[rows, :width].long()).last_hidden_state
+            pooled.append(self._pooled(found, mask[rows, :width]))
+            if self.needs_tokens:
+                tokens.append(F.pad(found, (0, 0, 0, mask.shape[1] - width)))
+        back = order.argsort()
+        if not self.needs_tokens:
+            return pooled_only(torch.cat(pooled)[back])
+        return Encoded(torch.cat(tokens)[back], torch.cat(pooled)[back], mask)
+
+    def _pooled(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.pooling == "cls":
-            return Encoded(tokens, tokens[:, 0], mask)
+            return tokens[:, 0]
         weight = mask.to(tokens.dtype)[..., None]
-        return Encoded(tokens, (tokens * weight).sum(1) / weight.sum(1), mask)
+        return (tokens * weight).sum(1) / weight.sum(1)
 
 
 def _obtain_config(name: str) -> Any:

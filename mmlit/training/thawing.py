@@ -123,6 +123,8 @@ class Thawing(Callback):
                     parameter.requires_grad_(name in thawed)
             encoder.frozen = not thawed
             _set_modes(encoder, "", thawed=thawed, known=begins.keys(), above=False)
+            for part in encoder.still:
+                part.eval()
         return changed
 
 

@@ -91,6 +91,43 @@ def test_no_parameter_without_gradient(published: dict[str, Path], family: str, 
     assert without_gradient(pictures, encoder, tokens=tokens) == []
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_texts_go_through_the_tower_by_length(
+    published: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers and gradients are those of the whole batch, texts stay in their order, and little is padded."""
+    encoder = _encoder(published[family], pooling="mean", max_length=60, freeze=False).eval()
+    words = ["dog", "cat", "horse"]
+    texts = [" ".join(words * (1 + row % 6)) for row in range(150)]
+    ids, mask = encoder.tokenize(texts)
+    ids, mask = torch.cat([ids, ids[:, :3]], 1), torch.nn.functional.pad(mask, (0, 3))  # wider than any text
+    seen: list[int] = []
+    encoder.tower.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True
+    )
+
+    def outcome() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        encoder.zero_grad()
+        encoded = encoder(ids, mask)
+        (encoded.pooled.sin() * torch.linspace(0, 1, 150)[:, None]).sum().backward()
+        gradient = torch.cat([part.grad.flatten() for part in encoder.parameters() if part.grad is not None])
+        return encoded.pooled.detach(), (encoded.tokens * encoded.mask[..., None]).detach(), gradient
+
+    found = outcome()
+    num_parts, in_parts = len(seen), sum(seen)
+    monkeypatch.setattr("mmlit.text_encoders.huggingface._PART", 150)
+    expected = outcome()
+    assert num_parts == 3
+    assert in_parts < 0.75 * seen[-1], "seen whole, each text is as wide as the widest"
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    monkeypatch.undo()
+    encoder.needs_tokens = False
+    alone = encoder(ids, mask)
+    assert alone.tokens.shape[:2] == (150, 0)
+    torch.testing.assert_close(alone.pooled.detach(), expected[0], rtol=1e-3, atol=1e-4)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_arithmetic(published: dict[str, Path], family: str) -> None:
