@@ -24,6 +24,7 @@ from mmlit.training.module import RetrievalModule
 from mmlit.training.profiler import profiler_of
 from mmlit.training.resume import ResumePoint
 from mmlit.training.sound import SoundTraining
+from mmlit.training.speed import keep_freed_memory
 from mmlit.training.status import StatusFile
 from mmlit.training.tf32 import allow_tf32
 from mmlit.training.thawing import Thawing
@@ -182,6 +183,7 @@ def _trainer(job: Job) -> Trainer:
     ]
     # Writing to memory that is about to be written anyway helps to find bugs, and costs a twentieth of a CPU's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
     allow_tf32(False)
     profiler = profiler_of(config.trainer.get("profiler"), directory=directory)
     trainer: Trainer = make(

@@ -1,6 +1,8 @@
 """What makes training faster without an option: results stay the same but for rounding."""
 
+import ctypes
 import inspect
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,8 @@ from torch.optim import Optimizer
 
 #: devices for which torch has such kernels of its own
 _FUSED = ("cuda", "cpu")
+#: of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def fused(optimizer: Callable[..., Optimizer], groups: list[dict[str, Any]], *, device: torch.device) -> Optimizer:
@@ -37,3 +41,17 @@ def channels_last(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
+
+
+def keep_freed_memory() -> None:
+    """On Linux with glibc: what tensors on a CPU leave is kept for the next ones, up to 2 GiB of it.
+
+    By default glibc hands every block of 32 MiB and more back to the system when it is freed, and each new one costs a
+    page fault for each of its pages, all of which the system fills with zeros first: half of the time of fine-tuning a
+    MobileNetV2 with 128 pictures of 224 px. Other allocators (jemalloc, tcmalloc) and other systems are left alone.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+    library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

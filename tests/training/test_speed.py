@@ -1,5 +1,8 @@
 """What a GPU does faster gives the same results; tried on the CPU, which has the same kernels' layouts and options."""
 
+import multiprocessing
+import platform
+import resource
 from functools import partial
 from typing import Any
 
@@ -16,7 +19,7 @@ from mmlit.image_encoders.tiny import TinyImageEncoder
 from mmlit.layers.fusion import FusionEncoder
 from mmlit.text_encoders.huggingface import HuggingFaceTextEncoder
 from mmlit.text_encoders.tiny import TinyTextEncoder
-from mmlit.training.speed import channels_last, fused
+from mmlit.training.speed import channels_last, fused, keep_freed_memory
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 ADAMW = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.05)
@@ -185,3 +188,26 @@ def test_own_layers_attend_by_sdpa(monkeypatch):
     fusion(image, text)
     assert len(calls) == 4, "among words, and from words to patches"
     assert isinstance(text_encoder.spec, TextSpec)
+
+
+def _faults(keep: bool, told: Any) -> None:
+    """Page faults of a tensor of 64 MiB that is made for the twentieth time; the first ones find their places."""
+    if keep:
+        keep_freed_memory()
+    for _ in range(20):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+    told.put(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_what_a_tensor_leaves_is_kept_for_the_next():
+    context, found = multiprocessing.get_context("fork"), []
+    for keep in (False, True):
+        told = context.SimpleQueue()
+        process = context.Process(target=_faults, args=(keep, told))
+        process.start()
+        process.join(60)
+        found.append(told.get())
+    assert found[0] >= 2**26 / 2**12 / 512, "a fault for each page, of 4 KiB or of 2 MiB"
+    assert found[1] <= found[0] / 10
