@@ -9,6 +9,7 @@ import pytest
 import torch
 from layers.published import publish
 from runs.test_resume import die_behind, ranks_of, record_of
+from torchvision.models import mobilenet_v2
 
 import mmlit
 
@@ -92,3 +93,46 @@ def test_a_killed_run_draws_the_patches_it_would_have_drawn(train, tmp_path, opt
     assert json.dumps(found["validation"]) == json.dumps(expected["validation"])
     for name, array in ranks_of(tmp_path / "undisturbed").items():
         assert np.array_equal(ranks_of(tmp_path / "outputs")[name], array), name
+
+
+@pytest.mark.slow
+def test_a_tower_with_frozen_batch_norms_thaws_in_chunks_and_is_read_as_it_ended(train, tmp_path, scenes):
+    """Killed in its second epoch, too: names in its checkpoint are those of any run, statistics those it began with."""
+    options = [
+        "towers=[frozen_batch_norm]", "image_encoder=mobilenet_v3_large", "image_encoder.weights=null",
+        "image_encoder.size=32", "image_encoder.resize_to=null", "image_encoder.freeze=false", "text_encoder.dim=32",
+        "text_encoder.num_layers=1", "step=gradient_cache", "step.chunk_size=8", "callbacks=[last,thawing,ema]",
+        "callbacks.thawing.image_encoder=[{epoch: 1, last: 2}, {epoch: 2, last: 4}]", "groups=by_part",
+        "alignment.dim=32", f"data.root={scenes}", "data.batch_size=16", "trainer.max_epochs=2",
+        "resume_minutes=0.000001", "hydra.mode=RUN",
+    ]  # fmt: skip
+    assert train(*options, f"paths.outputs={tmp_path}/undisturbed", small=False).code == 0
+    ended = train(*options, small=False, before=lambda: die_behind(8))
+    assert ended.code == -signal.SIGKILL
+    ended = train(*options, small=False)
+    assert ended.code == 0, ended.err
+    assert "after 8 optimizer steps" in ended.out
+    found = record_of(tmp_path / "outputs")
+    assert found["metrics"] == record_of(tmp_path / "undisturbed")["metrics"]
+    (path,) = tmp_path.glob("outputs/*/checkpoints/last.ckpt")
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    statistics = {key: value for key, value in stored.items() if "running_" in key}
+    assert len(statistics) == 2 * 46
+    assert not any(value.any() for key, value in statistics.items() if key.endswith("running_mean"))
+    again = train("fit=false", f"checkpoint={path}", f"paths.outputs={tmp_path}/x", f"data.root={scenes}", small=False)
+    assert again.code == 0, again.err
+    assert record_of(tmp_path / "x")["metrics"] == found["metrics"]
+    assert all(torch.equal(value, stored[key]) for key, value in mmlit.load(path).state_dict().items())
+
+
+def test_weights_with_folded_batch_norms_are_not_trained_without_being_told(train, tmp_path):
+    """Mean 0 and variance 1, as a freshly made network has them: converted ones do, too."""
+    weights = tmp_path / "folded.pt"
+    torch.save(mobilenet_v2().state_dict(), weights)
+    options = ["image_encoder=mobilenet_v2", f"image_encoder.weights={weights}", "image_encoder.size=32",
+               "image_encoder.resize_to=null", "image_encoder.freeze=false"]  # fmt: skip
+    ended = train(*options, small=False)
+    assert ended.code == 2
+    assert "batch norms are folded into the convolutions" in ended.err
+    assert "take towers=[frozen_batch_norm]" in ended.err
+    assert not (tmp_path / "outputs").exists()
