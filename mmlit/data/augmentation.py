@@ -52,7 +52,7 @@ class MixAugmentation(Augmentation, ABC):
 
     @abstractmethod
     def mixed(self, pixels: Tensor, others: Tensor, generator: np.random.Generator) -> tuple[Tensor, float]:
-        """Two pictures uint8 (3,H,W) → one, and the share of the first in it."""
+        """Two batches of pictures, uint8 (N,3,H,W) → one, and the share of the first in each of its pictures."""
 
 
 class Augmenter:
@@ -114,23 +114,20 @@ class Augmenter:
         return ids, mask
 
     def mix(self, batch: Batch, *, epochs: Sequence[int]) -> Batch:
-        """Each picture with the next one of this device's batch."""
-        if not self.mixes or not isinstance(batch.image, Tensor) or len(batch.image) < 2:
+        """Each picture with the next one of this device's batch, all by one share, so that each caption is shown once.
+
+        A picture that is alone is mixed with itself: all devices have mixed pictures, or none has.
+        """
+        if not self.mixes or not isinstance(batch.image, Tensor) or not len(batch.image):
             return batch
         (mix,) = self.mixes
-        ids, pixels, weights = batch.image_id.tolist(), [], []
-        for place, (epoch, image_id) in enumerate(zip(epochs, ids, strict=True)):
-            other = batch.image[(place + 1) % len(ids)]
-            generator = np.random.default_rng(self._key(epoch, image_id, 1))
-            found, weight = mix.mixed(batch.image[place], other, generator)
-            pixels.append(found)
-            weights.append(weight)
-        shares, labels = torch.tensor(weights), batch.labels
+        generator = np.random.default_rng(self._key(epochs[0], int(batch.image_id[0]), 1))
+        pixels, share = mix.mixed(batch.image, batch.image.roll(-1, 0), generator)
+        labels = batch.labels
         if labels is not None:
-            labels = torch.lerp(labels.roll(-1, 0).float(), labels.float(), shares[:, None])
-        return batch._replace(
-            image=torch.stack(pixels), mix_image_id=batch.image_id.roll(-1), mix_weight=shares, labels=labels
-        )
+            labels = torch.lerp(labels.roll(-1, 0).float(), labels.float(), share)
+        shares = torch.full((len(pixels),), share)
+        return batch._replace(image=pixels, mix_image_id=batch.image_id.roll(-1), mix_weight=shares, labels=labels)
 
     def _resized(self, file: bytes, spec: ImageSpec) -> Tensor:
         with readable(file) as opened:

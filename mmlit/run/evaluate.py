@@ -1,6 +1,7 @@
 """`mmlit evaluate`: runs, checkpoints and published pairs of towers, on any data, by any evaluator."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from mmlit.run.job import Job, evaluation_job, job_of
 from mmlit.run.parts import make
 from mmlit.run.words import composed
 
+log = logging.getLogger(__name__)
 #: folder of a run that keeps what it was evaluated on later
 FOLDER = "evaluations"
 #: a published pair: its own projections, and nothing in between
@@ -51,7 +53,11 @@ def planned(subjects: Sequence[Path], overrides: Sequence[str]) -> list[Planned]
         FileNotFoundError: if a subject does not exist.
         ValueError: if a folder is neither a run nor a published pair, or an option is wrong.
     """
-    found = [_planned(Path(subject).expanduser(), overrides) for subject in subjects]
+    paths = [Path(subject).expanduser() for subject in subjects]
+    if others := [path for path in paths if len(paths) > 1 and _is_beside_runs(path)]:
+        log.info("not runs, left out: %s", ", ".join(path.name for path in others))
+        paths = [path for path in paths if path not in others] or paths
+    found = [_planned(path, overrides) for path in paths]
     for each in found:
         if wrong := problems(each.job.plain):
             raise ValueError("; ".join(wrong))
@@ -92,6 +98,13 @@ def _remove_empty(folder: Path, *, within: Path) -> None:
     while folder != within and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
+
+
+def _is_beside_runs(path: Path) -> bool:
+    """Whether a sweep, or `mmlit compare`, left it in the folder of its runs: `outputs/SWEEP/*` names it, too."""
+    if path.is_file():
+        return path.suffix in (".yaml", ".png", ".md", ".csv", ".tex", ".html")
+    return path.name in ("galleries", "features", "cache")
 
 
 def _planned(subject: Path, overrides: Sequence[str]) -> Planned:

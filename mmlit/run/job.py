@@ -57,6 +57,7 @@ class Job(NamedTuple):
 def job_of(config: DictConfig) -> Job:
     """The job that a configuration composed by Hydra describes."""
     runtime = config.hydra if "hydra" in config else HydraConfig.get()
+    _refuse_two_rules(list(runtime.overrides.task))
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     for axis in ("auxiliary", "augmentation", "towers"):  # Hydra tells no choices of lists
@@ -68,6 +69,18 @@ def job_of(config: DictConfig) -> Job:
         list(runtime.overrides.task),
         launch=_launch(runtime),
     )
+
+
+def _refuse_two_rules(overrides: list[str]) -> None:
+    """`best` and `last` are two values of one node: the second would silently replace the first.
+
+    Raises:
+        ValueError: if both are asked for.
+    """
+    for override in overrides:
+        axis, _, value = override.partition("=")
+        if axis == "callbacks" and {"best", "last"} <= {name.strip() for name in value.strip("[]").split(",")}:
+            raise ValueError(f"{override}: best and last both say which checkpoint is reported; take one of them")
 
 
 def _launch(runtime: Any) -> dict[str, Any] | None:

@@ -116,7 +116,8 @@ def _prepare(job: Job, module: RetrievalModule, trainer: Trainer) -> None:
         check_folded(module.image_encoder)
     if job.config.trainer.get("sync_batchnorm") and module.image_encoder.still:
         raise ValueError(
-            "trainer.sync_batchnorm exchanges the statistics that towers=[frozen_batch_norm] keeps; take one of the two"
+            "trainer.sync_batchnorm exchanges the statistics that towers=[frozen_batch_norm] keeps: add "
+            "trainer.sync_batchnorm=false, or leave frozen_batch_norm out"
         )
     check_batch_norm(
         module,
@@ -196,4 +197,6 @@ def _trainer(job: Job) -> Trainer:
 
 def _rule(job: Job) -> str:
     monitor = OmegaConf.select(job.config, "callbacks.checkpoint.monitor")
-    return f"best {monitor}" if monitor else "last epoch"
+    stops = OmegaConf.select(job.config, "callbacks.early_stopping.monitor")
+    last = f"last epoch before early stopping on {stops}" if stops else "last epoch"
+    return f"best {monitor}" if monitor else last

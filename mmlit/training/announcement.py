@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
 from mmlit.data.batching import AllCaptions
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.training.averaging import AveragedWeights
+from mmlit.training.balance import Balance
 from mmlit.training.compiled import CompiledTowers
+from mmlit.training.generalization import GeneralizationGap
 from mmlit.training.modulation import Modulation
 from mmlit.training.module import RetrievalModule
 from mmlit.training.tf32 import Tf32
@@ -31,8 +34,13 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
 def _practices(trainer: Trainer, module: RetrievalModule) -> Iterator[str]:
     if module.groups is not None:
         yield f"learning rate: optimizer.lr of {module.groups.told}"
+    for axis in ("towers", "augmentation"):
+        if axis in module.origin["choices"]:
+            yield f"{axis}: {module.origin['choices'][axis].strip('[]').replace(',', ', ')}"
     for each in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(each, AveragedWeights | Modulation | Thawing):
+        if isinstance(each, EarlyStopping):
+            yield f"early stopping: when {each.monitor} has not improved for {each.patience} validations"
+        elif isinstance(each, AveragedWeights | Balance | GeneralizationGap | Modulation | Thawing):
             yield each.told
 
 
@@ -84,6 +92,8 @@ def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> 
     told = f"{_counted(trainer.max_epochs, 'epoch')} of {_counted(per_epoch, 'batch', 'es')}"
     if per_epoch < batches:
         told += f" (of {batches})"
+    if trainer.max_steps > 0:
+        told += f", {_counted(trainer.max_steps, 'step')} at most"
     if trainer.accumulate_grad_batches > 1:
         told += f", {trainer.accumulate_grad_batches} batches to a step"
     told += f", {batch} {'images' if isinstance(data.batching, AllCaptions) else 'pairs'} in a batch"

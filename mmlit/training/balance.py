@@ -21,6 +21,8 @@ class Balance(Callback):
     them the weights are there twice for a moment.
     """
 
+    told = "balance: gradients and updates of each part are in the log"
+
     def __init__(self) -> None:
         self._before: dict[str, list[Tensor]] = {}
 

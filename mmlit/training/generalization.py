@@ -18,6 +18,8 @@ class GeneralizationGap(Callback):
     heart; both splits should have as many captions per image, or it also shows that. Costs a second validation.
     """
 
+    told = "generalization gap: some training images are ranked, too, behind each validation"
+
     def __init__(self) -> None:
         self._seen: dict[str, float] | None = None  # the validation that the last gap is of
 

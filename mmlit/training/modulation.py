@@ -20,7 +20,8 @@ class Modulation(Callback):
     """Multiplies the learning rate of one tower, step by step, with a number in (0, 1].
 
     A tower's part in the progress is what its step takes off the loss to first order, −⟨gradient, θ' − θ⟩, at its full
-    learning rate, as a moving average. With ρ = the larger part / the smaller one, the tower ahead learns with the
+    learning rate, as a moving average that begins with the tower's first step. With ρ = the larger part / the smaller
+    one, the tower ahead learns with the
     factor 1 − tanh(strength · (ρ − 1)), the other one with 1. `train/pace/TOWER` is the factor in use. The two moving
     averages are saved, so that a resumed run goes on with them.
 
@@ -51,7 +52,7 @@ class Modulation(Callback):
     @property
     def told(self) -> str:
         """For the announcement."""
-        return f"balance: the tower that runs ahead is slowed, strength {self.strength:g}"
+        return f"modulation: the tower that runs ahead is slowed, strength {self.strength:g}"
 
     def prepare(self, module: RetrievalModule) -> None:
         """Before training.
@@ -100,7 +101,8 @@ class Modulation(Callback):
                 if new.grad is not None
             )
             part = max(0.0, float(taken)) / self._pace[tower]
-            self._parts[tower] = _SMOOTH * self._parts[tower] + (1 - _SMOOTH) * part
+            known = self._parts[tower]  # 0 where the tower has not moved yet: no start from 0, which would look slow
+            self._parts[tower] = _SMOOTH * known + (1 - _SMOOTH) * part if known else part
         self._before = {}
 
 

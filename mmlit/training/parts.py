@@ -12,7 +12,7 @@ def part_of(name: str, parameter: nn.Parameter) -> str:
     """The part that a parameter of the LightningModule belongs to.
 
     Of an alignment, `heads` is what either side goes through alone, which is what lies in a module of a name like
-    `image`, `text` or `text_tokens`, and single numbers such as a temperature; all else, in which both sides meet, is
+    `image`, `text` or `text_tokens`, and scalars such as a temperature; all else, in which both sides meet, is
     `fusion`.
 
     Args:
@@ -25,7 +25,7 @@ def part_of(name: str, parameter: nn.Parameter) -> str:
     first, _, rest = name.partition(".")
     if first == "alignment":
         sides = [part for part in rest.split(".") if part.partition("_")[0] in ("image", "text")]
-        return "heads" if sides or parameter.numel() == 1 else "fusion"
+        return "heads" if sides or parameter.ndim == 0 else "fusion"
     if first not in PARTS:
         raise ValueError(f"{name} is in none of {', '.join(PARTS)}")
     return first

@@ -53,5 +53,6 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
-    library.mallopt(_M_MMAP_THRESHOLD, 2**30)
-    library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    # Older ones refuse such a threshold; the second call alone would fix theirs where it begins, far too low.
+    if library.mallopt(_M_MMAP_THRESHOLD, 2**30):
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

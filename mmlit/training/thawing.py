@@ -81,6 +81,11 @@ class Thawing(Callback):
             if (latest := max(stage.epoch for stage in stages)) > epochs:
                 raise ValueError(f"{option}: a stage begins in epoch {latest}, after trainer.max_epochs={epochs}")
             self._begins[tower] = begins = begins_of(encoder, stages, option=option)
+            if encoder.additions and math.inf in begins.values():
+                raise ValueError(
+                    f"{option}: towers=[patch_dropout] leaves patches out while all of the tower trains, and these "
+                    'stages never thaw all of it: end with {epoch: E, layers: "*"}, or leave patch_dropout out'
+                )
             for name, parameter in encoder.named_parameters():
                 if begins.get(name) == math.inf:
                     parameter.requires_grad_(False)

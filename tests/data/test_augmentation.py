@@ -142,7 +142,7 @@ def batch() -> Batch:
 def test_pictures_and_targets_mix_by_one_share(mix, mean):
     """Trap 23: neither's captions are told to be wholly true. The mean of the picture has the share, too."""
     weights = []
-    for epoch in range(30):
+    for epoch in range(200):
         given = batch()
         found = augmenter(mix).mix(given, epochs=[epoch] * 4)
         assert found.mix_image_id.tolist() == [1, 4, 4, 3]
@@ -153,11 +153,13 @@ def test_pictures_and_targets_mix_by_one_share(mix, mean):
             )
             expected = weight * given.labels[row].float() + (1 - weight) * given.labels[(row + 1) % 4].float()
             assert torch.allclose(found.labels[row], expected)
-        weights += found.mix_weight.tolist()
+        shown = torch.stack([found.mix_weight, 1 - found.mix_weight.roll(1)]).sum(0)
+        assert torch.allclose(shown, torch.ones(4)), "each caption is shown once in all"
+        weights.append(float(found.mix_weight[0]))
     # Beta(1, 1) is uniform; a rectangle is cut at the picture's edges, so that more of it stays
     assert np.mean(weights) == pytest.approx(mean, abs=0.08)
     assert np.std(weights) > 0.15
-    again = augmenter(mix).mix(batch(), epochs=[29] * 4)
+    again = augmenter(mix).mix(batch(), epochs=[199] * 4)
     assert torch.equal(again.image, found.image)
 
 
@@ -169,9 +171,14 @@ def test_cutmix_shows_a_rectangle():
     assert ((found.image[0, 0] == 0) | shown).all()
 
 
-def test_a_batch_of_one_or_of_stored_features_is_left_as_it_is():
+def test_a_picture_alone_is_mixed_with_itself():
+    """The rest of an epoch may be one picture on one device and two on another: what is gathered is there on both."""
     alone = Batch(*(part[:1] if isinstance(part, torch.Tensor) else part for part in batch()))
-    assert augmenter(Mixup(alpha=1.0)).mix(alone, epochs=[0]).mix_weight is None
+    found = augmenter(Mixup(alpha=1.0)).mix(alone, epochs=[0])
+    assert torch.equal(found.image, alone.image)
+    assert torch.equal(found.labels, alone.labels.float())
+    assert found.mix_image_id.tolist() == alone.image_id.tolist()
+    assert found.mix_weight.shape == (1,)
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,21 @@ def test_another_protocol_has_another_fingerprint_and_twice_the_same_counts_once
     assert folds["fingerprint"] != val["fingerprint"]
 
 
-def test_several_runs_on_other_data(run, train, tmp_path):
+def test_several_runs_on_other_data(run, train, tmp_path, caplog):
     assert train("alignment=joint", "trainer.max_epochs=1").code == 0
     runs = sorted(path.parent for path in tmp_path.rglob("result.json"))
     write_scenes(root=tmp_path / "other", train=1, val=1, test=10, size=32, seed=5, workers=1)
     assert main(["evaluate", *map(str, runs), "--data", "scenes", f"data.root={tmp_path / 'other'}"]) == 0
+    outputs = runs[0].parent  # all that a sweep and its table leave beside the runs, as `outputs/SWEEP/*` names it
+    (outputs / "galleries").mkdir(exist_ok=True)
+    for name in ("multirun.yaml", "comparison.png", "table.md", "table.csv", "table.tex", "report.html"):
+        (outputs / name).touch()
+    with caplog.at_level("INFO"):
+        assert main(["evaluate", *map(str, sorted(outputs.iterdir())), "evaluator.folds=2"]) == 0
+    assert "comparison.png, galleries, multirun.yaml, report.html" in caplog.text
     entries = [record(folder)["evaluations"] for folder in runs]
-    assert [len(each) for each in entries] == [1, 1]
+    assert [len(each) for each in entries] == [2, 2]
+    entries = [each[:1] for each in entries]
     (one,), (other,) = entries
     assert one["counts"] == other["counts"] == {"images": 10, "texts": 50}
     assert {one["scored"], other["scored"]} == {"full", "rerank@8"}

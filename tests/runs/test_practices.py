@@ -111,6 +111,15 @@ def test_two_devices_thaw_with_the_gradients_of_one(train, tmp_path, scenes):
 
 
 @pytest.mark.slow
+def test_two_devices_mix_pictures_of_an_uneven_rest(train, tmp_path, scenes):
+    """Trap 23: of 87 images three are left, two for one device and one, without another to mix with, for the other."""
+    arguments = [*options(tmp_path, scenes, batch_size=21), *ddp(devices=2), "augmentation=[mixup]"]
+    for ended in forked_together(arguments, torchrun_environments(2)):
+        assert ended.code == 0, ended.err
+    assert record_of(tmp_path / "outputs")["budget"]["steps"] == 3
+
+
+@pytest.mark.slow
 def test_two_devices_go_on_between_two_thaws(tmp_path, scenes):
     """Trap 22: both processes killed in epoch 2, while an early layer is still frozen."""
 

@@ -34,6 +34,7 @@ WRONG = [
     (["trainer.check_val_every_n_epoch=9"], "callbacks=best selects on val/rsum"),
     (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, got 0"),
     (["callbacks=[early_stopping]"], "callbacks must hold best or last"),
+    (["callbacks=[best,last]"], "callbacks=[best,last]: best and last both say which checkpoint is reported"),
     (["trainer.devices=2"], "several devices need trainer=ddp"),
     (["seed=-1"], "seed: must be >= 0, got -1"),
     (["features=memory"], "features=memory: no such choice; there are: none, store"),

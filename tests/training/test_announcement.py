@@ -19,7 +19,7 @@ def said(
 ) -> list[str]:
     """Its line about training, then what it warns of; 100 images, 16 of them on each device."""
     trainer = SimpleNamespace(
-        world_size=devices, accumulate_grad_batches=accumulate, max_epochs=2, limit_train_batches=1.0,
+        world_size=devices, accumulate_grad_batches=accumulate, max_epochs=2, max_steps=-1, limit_train_batches=1.0,
         limit_val_batches=1.0, limit_test_batches=1.0, precision="32-true", callbacks=[],
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )  # fmt: skip
@@ -30,7 +30,7 @@ def said(
     )  # fmt: skip
     step = None if chunk_size is None else GradientCache(chunk_size=chunk_size)
     parts = {name: nn.Linear(1, 1) for name in ("image_encoder", "text_encoder", "alignment")}
-    module = SimpleNamespace(**parts, auxiliaries={}, step=step, groups=None)
+    module = SimpleNamespace(**parts, auxiliaries={}, step=step, groups=None, origin={"choices": {}})
     lines = announcement(trainer, module, data, directory="x")
     return [*(line for line in lines if line.startswith("training: ")), *cautions(trainer, data)]
 

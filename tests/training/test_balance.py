@@ -87,6 +87,17 @@ def test_the_tower_ahead_takes_smaller_steps():
     assert module.logged == pytest.approx({"train/pace/image_encoder": factor, "train/pace/text_encoder": 1.0})
 
 
+def test_a_tower_that_thaws_later_is_not_taken_for_a_slow_one():
+    """Its average begins with its first step: from 0 it would lag behind for as long as the average looks back."""
+    module, callback, optimizer = modulated()
+    for image in (0.0, 0.0, 0.0, 1.0):
+        gradients(module, image, 1.0)
+        optimizer.step()
+    gradients(module, 1.0, 1.0)
+    optimizer.step()
+    assert callback._pace == pytest.approx({"image_encoder": 1.0, "text_encoder": 1.0})
+
+
 def test_a_resumed_run_goes_on_with_what_it_had():
     module, callback, optimizer = modulated()
     gradients(module, 1.0, 2.0)

@@ -178,6 +178,7 @@ def test_the_parts_of_alignments():
     assert part_of("alignment.temperature.log_scale", scalar) == "heads"
     assert part_of("alignment.space.text.weight", matrix) == "heads"
     assert part_of("alignment.match.weight", matrix) == "fusion"
+    assert part_of("alignment.match.bias", nn.Parameter(torch.zeros(1))) == "fusion", "as the matrix of its layer"
     assert part_of("auxiliaries.tags.weight", matrix) == "auxiliaries"
     with pytest.raises(ValueError, match=r"other\.weight is in none of image_encoder"):
         part_of("other.weight", matrix)

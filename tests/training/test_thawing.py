@@ -146,6 +146,15 @@ def test_what_excludes_a_schedule_is_refused():
     module.image_encoder.adapted = True
     with pytest.raises(ValueError, match=r"towers=\[image_lora\] freezes all of it but adapters"):
         prepared([{"epoch": 1, "last": 1}], module=module)
+    module = model()
+    module.image_encoder.additions = (nn.Identity(),)
+    prepared([{"epoch": 1, "last": 1}, {"epoch": 2, "layers": "*"}], module=module)
+    module = model()
+    module.image_encoder.additions = (nn.Identity(),)
+    with pytest.raises(
+        ValueError, match=r"patch_dropout\] leaves patches out while all of the tower trains, and these"
+    ):
+        prepared([{"epoch": 1, "last": 1}], module=module)
     module = model("projection", image_head="identity", text_head="linear", dim=None)
     module.text_encoder.freeze()
     module.alignment.requires_grad_(False)

@@ -20,7 +20,7 @@ class Cutmix(MixAugmentation):
 
     Source: Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with localizable features",
     Eq. 1 and 2, arXiv 1905.04899.
-    Differs: targets are pairs instead of classes; λ and the rectangle are drawn for each picture.
+    Differs: targets are pairs instead of classes; a picture's partner is the next one, batches being shuffled already.
     """
 
     def __init__(self, *, alpha: float) -> None:
@@ -30,7 +30,7 @@ class Cutmix(MixAugmentation):
 
     def mixed(self, pixels: Tensor, others: Tensor, generator: np.random.Generator) -> tuple[Tensor, float]:
         """See `MixAugmentation.mixed`."""
-        _, height, width = pixels.shape
+        height, width = pixels.shape[-2:]
         half = 0.5 * np.sqrt(1 - generator.beta(self.alpha, self.alpha))
         centre = generator.uniform(size=2)
         sides = [
@@ -39,5 +39,5 @@ class Cutmix(MixAugmentation):
         ]
         (top, bottom), (left, right) = sides
         found = pixels.clone()
-        found[:, top:bottom, left:right] = others[:, top:bottom, left:right]
+        found[..., top:bottom, left:right] = others[..., top:bottom, left:right]
         return found, 1 - (bottom - top) * (right - left) / (height * width)

@@ -21,7 +21,8 @@ class Erasing(PictureAugmentation):
 
     Source: Zhong et al. 2017, "Random erasing data augmentation", Alg. 1, arXiv 1708.04896; DeVries, Taylor 2017
     (Cutout), arXiv 1708.04552.
-    Differs: grey instead of random values; a rectangle that does not fit is drawn anew ten times, then left out.
+    Differs: grey instead of random values; a rectangle that does not fit is drawn anew ten times, then left out, and
+    lies wholly in the picture, while Cutout's square may reach over its edge.
     """
 
     late: ClassVar[bool] = True
