@@ -50,13 +50,14 @@ def test_choice_composes_and_binds(path):
     assert "${hydra" not in text
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 30
     assert not {"name", "type", "enabled"} & (
-        set(yaml.safe_load(text)) - {"name"} if group in LISTS else _own_keys(text)
+        set(yaml.safe_load(text)) - {"name"} if group in LISTS else _own_keys(text, group)
     )
 
 
-def _own_keys(text: str) -> set[str]:
+def _own_keys(text: str, group: str) -> set[str]:
     """Keys that a class does not take; an encoder's `name` is one of its arguments."""
     node = yaml.safe_load(text)
+    node = node[group] if text.startswith("# @package _global_") else node
     import inspect
 
     return set(node) - set(inspect.signature(locate(node["_target_"])).parameters)

@@ -15,6 +15,9 @@ RECIPES = sorted(
     path.stem for path in (CONF / "experiment").glob("*.yaml") if path.stem.startswith(("coco_", "flickr8k"))
 )
 
+#: the others take part in the slow tests
+FAST = ("coco_clip_concatenation", "flickr8k_finetuned")
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> dict[str, Path]:
@@ -37,7 +40,9 @@ def towers(recipe: str, published: dict[str, Path], *overrides: str) -> list[str
 
 
 @pytest.mark.parametrize("groups", [[], ["groups=by_part"]], ids=["plain", "by_part"])
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in RECIPES]
+)
 def test_every_trainable_parameter_is_in_exactly_one_group(recipe, groups, published, tmp_path):
     """And norms, biases, temperatures decay in none, thawing or not."""
     GlobalHydra.instance().clear()

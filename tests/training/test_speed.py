@@ -190,10 +190,9 @@ def test_own_layers_attend_by_sdpa(monkeypatch):
     assert isinstance(text_encoder.spec, TextSpec)
 
 
-def _faults(keep: bool, told: Any) -> None:
+def _faults(told: Any) -> None:
     """Page faults of a tensor of 64 MiB that is made for the twentieth time; the first ones find their places."""
-    if keep:
-        keep_freed_memory()
+    keep_freed_memory()
     for _ in range(20):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(2**24)
@@ -202,12 +201,10 @@ def _faults(keep: bool, told: Any) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_what_a_tensor_leaves_is_kept_for_the_next():
-    context, found = multiprocessing.get_context("fork"), []
-    for keep in (False, True):
-        told = context.SimpleQueue()
-        process = context.Process(target=_faults, args=(keep, told))
-        process.start()
-        process.join(60)
-        found.append(told.get())
-    assert found[0] >= 2**26 / 2**12 / 512, "a fault for each page, of 4 KiB or of 2 MiB"
-    assert found[1] <= found[0] / 10
+    """In a process of its own, for what it changes; without it each of the 16,384 pages is a fault every time."""
+    context = multiprocessing.get_context("fork")
+    told = context.SimpleQueue()
+    process = context.Process(target=_faults, args=(told,))
+    process.start()
+    process.join(60)
+    assert told.get() < 100
