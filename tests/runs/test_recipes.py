@@ -41,7 +41,8 @@ def coco(tmp_path_factory) -> Path:
 def test_every_recipe_runs(recipe, coco, tmp_path):
     ended = forked(
         [f"experiment={recipe}", "image_encoder=tiny", "text_encoder=tiny", "trainer=smoke", f"data.root={coco}",
-         f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache", "data.num_workers=0", "data.batch_size=8"]
+         f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache", "data.num_workers=0",
+         "data.batch_size=8"]
     )  # fmt: skip
     assert ended.code == 0, ended.err
     (path,) = tmp_path.glob("outputs/*/result.json")
