@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmlit.configuration.identity import run_name
 from mmlit.configuration.stored import stored_config
@@ -12,6 +12,8 @@ from mmlit.model import checkpoint_of
 from mmlit.training.checkpoints import read_checkpoint
 from mmlit.training.resume import FILE_NAME as RESUME_NAME
 
+#: axes of which nothing need be chosen: lists of parts, and single parts
+_LISTS, _OPTIONAL = ("auxiliary", "augmentation", "towers", "callbacks", "logger"), ("groups", "step")
 #: what a checkpoint's own configuration does not decide
 _OF_THIS_RUN = {
     *("fit", "checkpoint", "split", "paths", "trainer", "logger", "callbacks", "resume_minutes", "batching", "reading"),
@@ -60,6 +62,7 @@ def job_of(config: DictConfig) -> Job:
     _refuse_two_rules(list(runtime.overrides.task))
     choices = {axis: choice for axis, choice in runtime.runtime.choices.items() if not axis.startswith("hydra")}
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    _leave_out(plain, list(runtime.overrides.task))
     for axis in ("auxiliary", "augmentation", "towers"):  # Hydra tells no choices of lists
         if plain.get(axis):
             choices[axis] = f"[{','.join(sorted(map(str, plain[axis])))}]"
@@ -81,6 +84,27 @@ def _refuse_two_rules(overrides: list[str]) -> None:
         axis, _, value = override.partition("=")
         if axis == "callbacks" and {"best", "last"} <= {name.strip() for name in value.strip("[]").split(",")}:
             raise ValueError(f"{override}: best and last both say which checkpoint is reported; take one of them")
+
+
+def _leave_out(config: DictConfig, overrides: list[str]) -> None:
+    """Takes out the options that an experiment sets for a part that the command line chose not to have.
+
+    Raises:
+        ValueError: if options are set for a part that nobody chose, and no choice of the axis was typed.
+    """
+    typed = {override.lstrip("~").partition("=")[0] for override in overrides}
+    set_alone = [
+        *((axis, config, axis) for axis in _OPTIONAL if config.get(axis)),
+        *((axis, config[axis], name) for axis in _LISTS for name in list(config.get(axis) or ())),
+    ]
+    for axis, parent, name in set_alone:
+        if "_target_" in parent[name]:
+            continue
+        if axis not in typed:
+            where = axis if axis == name else f"{axis}.{name}"
+            raise ValueError(f"{where} has options, but is not chosen: choose it with {axis}=, or take them out")
+        with open_dict(parent):
+            del parent[name]
 
 
 def _launch(runtime: Any) -> dict[str, Any] | None:

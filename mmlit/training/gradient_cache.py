@@ -62,7 +62,7 @@ class GradientCache:
         def refused(*_: Any) -> Encoded:
             raise ValueError(
                 f"step=gradient_cache: a term of {type(alignment).__name__} encodes another view of the batch "
-                "(pairs.encode_image or pairs.encode_text), which is not cached; train it with step=null"
+                "(pairs.encode_image or pairs.encode_text), which is not cached; train it without step="
             )
 
         return refused

@@ -35,6 +35,8 @@ WRONG = [
     (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, got 0"),
     (["callbacks=[early_stopping]"], "callbacks must hold best or last"),
     (["callbacks=[best,last]"], "callbacks=[best,last]: best and last both say which checkpoint is reported"),
+    (["+callbacks.thawing.image_encoder=[{epoch: 1, last: 1}]"], "callbacks.thawing has options, but is not chosen"),
+    (["+groups.heads=2"], "groups has options, but is not chosen: choose it with groups=, or take them out"),
     (["trainer.devices=2"], "several devices need trainer=ddp"),
     (["seed=-1"], "seed: must be >= 0, got -1"),
     (["features=memory"], "features=memory: no such choice; there are: none, store"),
