@@ -23,7 +23,7 @@ import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
-from mmlit.contracts import Batch, Encoded, Pairs
+from mmlit.contracts import Batch, Pairs
 from mmlit.layers.similarity import pooled_only
 from mmlit.losses.sigmoid import sigmoid
 from mmlit.losses.tiled_info_nce import tiled_info_nce
@@ -49,11 +49,7 @@ def pairs_of(image: Tensor, text: Tensor) -> Pairs:
     ids = torch.arange(len(image))
     one, other = pooled_only(image), pooled_only(text)
     batch = Batch(one, ids, ids[:, None], ids[:, None] >= 0, other, ids, ids)
-    return Pairs(one, other, one, other, 0, 0, ids, ids, ids, batch, _nothing, _nothing)
-
-
-def _nothing(*_: Tensor) -> Encoded:
-    raise NotImplementedError("no tower here")
+    return Pairs(one, other, one, other, 0, 0, ids, ids, ids, batch)
 
 
 def info_nce(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

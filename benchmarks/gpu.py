@@ -59,7 +59,7 @@ def own_step(model: str, plan: Plan, *, compiled: bool) -> Callable[[], None]:
     from train_step import captions_of, write_clip
 
     from mmlit.alignments.contrastive import Contrastive
-    from mmlit.contracts import Batch, Encoded, Pairs
+    from mmlit.contracts import Batch, Pairs
     from mmlit.image_encoders.huggingface import HuggingFaceImageEncoder
     from mmlit.text_encoders.pair import PairTextEncoder
     from mmlit.training.gathering import global_mean
@@ -90,15 +90,12 @@ def own_step(model: str, plan: Plan, *, compiled: bool) -> Callable[[], None]:
     ids = torch.arange(plan.batch, device=device)
     batch = Batch(pixels(plan), ids, words, mask, None, ids, ids)
 
-    def nothing(*_: torch.Tensor) -> Encoded:
-        raise NotImplementedError("the loss here asks for no other view")
-
     def step() -> None:
         optimizer.zero_grad()
         with autocast(plan):
             image = alignment.embed_image(image_encoder(batch.image))
             text = alignment.embed_text(text_encoder(batch.token_ids, batch.token_mask))
-            pairs = Pairs(image, text, image, text, 0, 0, ids, ids, ids, batch, nothing, nothing)
+            pairs = Pairs(image, text, image, text, 0, 0, ids, ids, ids, batch)
             loss = torch.stack([mean.float() for mean in global_mean(alignment.losses(pairs)).values()]).sum()
         loss.backward()
         optimizer.step()

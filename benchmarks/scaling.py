@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmlit.alignments.contrastive import Contrastive
-from mmlit.contracts import Batch, Encoded, Pairs
+from mmlit.contracts import Batch, Pairs
 from mmlit.image_encoders.tiny import TinyImageEncoder
 from mmlit.text_encoders.tiny import TinyTextEncoder
 from mmlit.training.gathering import gather_encoded, gather_ids, global_mean
@@ -61,16 +61,8 @@ class Training(nn.Module):
         own_image, image, image_offset = gather_encoded(self.alignment.embed_image(self.image_encoder(batch.image)))
         encoded = self.text_encoder(batch.token_ids, batch.token_mask)
         own_text, text, text_offset = gather_encoded(self.alignment.embed_text(encoded))
-        pairs = Pairs(
-            own_image, own_text, image, text, image_offset, text_offset, batch=batch, encode_image=nothing,
-            encode_text=nothing, **gather_ids(batch),
-        )  # fmt: skip
+        pairs = Pairs(own_image, own_text, image, text, image_offset, text_offset, batch=batch, **gather_ids(batch))
         return torch.stack(list(global_mean(self.alignment.losses(pairs)).values())).sum()
-
-
-def nothing(*_: Tensor) -> Encoded:
-    """What a loss may call for another view of the batch."""
-    raise NotImplementedError("the loss here asks for no other view")
 
 
 def stepping(module: nn.Module, batches: Iterator[Batch], count: int) -> tuple[list[float], list[float]]:

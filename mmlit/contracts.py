@@ -94,14 +94,19 @@ class Batch(NamedTuple):
     mix_weight: Tensor | None = None
 
 
+def _no_towers(*_: Tensor) -> Encoded:
+    raise ValueError("these pairs came without the towers that another view of the batch would need")
+
+
 class Pairs(NamedTuple):
     """What `Alignment.losses` receives: this device's rows and the whole global batch.
 
     `image`, `text` are this device's N and M rows after `embed_*`; `all_image`, `all_text` every device's, gathered
     with gradient, this device's beginning at `image_offset` and `text_offset` (on one device: the same objects).
     `batch` holds the local ids. `teacher` is (image, text) of every device as momentum towers embed them, or None.
-    `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view. `draw_key` changes with
-    seed and step. `all_views` is what the image encoder says of every device's `Batch.views`, gathered with gradient.
+    `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view; pairs made without
+    towers refuse it. `draw_key` changes with seed and step. `all_views` is what the image encoder says of every
+    device's `Batch.views`, gathered with gradient.
     """
 
     image: Encoded
@@ -114,8 +119,8 @@ class Pairs(NamedTuple):
     all_text_id: Tensor
     all_text_image_id: Tensor
     batch: Batch
-    encode_image: Callable[[Tensor], Encoded]
-    encode_text: Callable[[Tensor, Tensor], Encoded]
+    encode_image: Callable[[Tensor], Encoded] = _no_towers
+    encode_text: Callable[[Tensor, Tensor], Encoded] = _no_towers
     draw_key: int = 0
     teacher: tuple[Encoded, Encoded] | None = None
     all_mix_image_id: Tensor | None = None

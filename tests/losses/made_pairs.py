@@ -31,8 +31,6 @@ def made_pairs(
         numbers,
         owner,
         batch,
-        encode_image=_nothing,
-        encode_text=_nothing,
         all_mix_image_id=None if mix is None else torch.tensor(mix[0]),
         all_mix_weight=None if mix is None else torch.tensor(mix[1]),
     )
@@ -43,7 +41,3 @@ def unit(count: int, dim: int, seed: int, dtype: torch.dtype = torch.float64) ->
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(count, dim, generator=generator, dtype=torch.float64)
     return F.normalize(vectors, dim=1).to(dtype).requires_grad_()
-
-
-def _nothing(*_: Tensor) -> Encoded:
-    raise NotImplementedError("these losses ask for no other view")
