@@ -12,8 +12,8 @@ def layers_of(tower: nn.Module) -> list[list[str]]:
     Layers are the members of the tower's outermost stacks (`Sequential`, `ModuleList`, `ModuleDict`), stacks within
     them opened: a transformer's layers, a ResNet's residual blocks; of Hugging Face's Swin, ResNet and ConvNeXt the
     stages, since their blocks lie deeper. What comes before the first one (embeddings, positions, a stem) is a layer of
-    its own; a norm, and what comes behind the last one, belongs to the
-    layer before it. Parts are taken to run in the order in which they were made.
+    its own; a norm, and what comes behind the last one, belongs to the layer before it. Parts are taken to run in the
+    order in which they were made.
     """
     blocks = _blocks(tower)
     layers: list[list[str]] = [[]]

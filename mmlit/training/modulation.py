@@ -21,9 +21,8 @@ class Modulation(Callback):
 
     A tower's part in the progress is what its step takes off the loss to first order, −⟨gradient, θ' − θ⟩, at its full
     learning rate, as a moving average that begins with the tower's first step. With ρ = the larger part / the smaller
-    one, the tower ahead learns with the
-    factor 1 − tanh(strength · (ρ − 1)), the other one with 1. `train/pace/TOWER` is the factor in use. The two moving
-    averages are saved, so that a resumed run goes on with them.
+    one, the tower ahead learns with the factor 1 − tanh(strength · (ρ − 1)), the other one with 1. `train/pace/TOWER`
+    is the factor in use. The two moving averages are saved, so that a resumed run goes on with them.
 
     Args:
         strength: > 0; 0.1 takes a tenth off where one tower does twice as much as the other.

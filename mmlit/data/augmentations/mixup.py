@@ -16,8 +16,8 @@ class Mixup(MixAugmentation):
     Raises:
         ValueError: if `alpha` is out of range.
 
-    Source: Zhang et al. 2017, "mixup: beyond empirical risk minimization", Sec. 2, arXiv 1710.09412; λ is
-    drawn once for a batch, as there.
+    Source: Zhang et al. 2017, "mixup: beyond empirical risk minimization", Sec. 2, arXiv 1710.09412; λ is drawn
+    once for a batch, as there.
     Differs: targets are pairs instead of classes; a picture's partner is the next one, batches being shuffled already.
     """
 
