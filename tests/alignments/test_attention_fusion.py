@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, fit, pairs_of, scores_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, fit, pairs_of, scores_of, usual_batch
 from torch import Tensor, nn
 
 from mmlit.alignments.attention_fusion import AttentionFusion

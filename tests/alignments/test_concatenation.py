@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, fit, pairs_of, scores_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, fit, pairs_of, scores_of, usual_batch
 from torch import Tensor, nn
 
 from mmlit.alignments.concatenation import Concatenation

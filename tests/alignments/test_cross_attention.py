@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, padded, pairs_of
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, padded, pairs_of
 from torch import Tensor
 
 from mmlit.alignments.cross_attention import CHUNK, MAX_SHARPNESS, CrossAttention

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, pairs_of, usual_batch
 from torch import Tensor
 
 from mmlit.alignments.momentum_contrast import MomentumContrast, _Queue

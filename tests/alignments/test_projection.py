@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, batch_of, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, batch_of, pairs_of, usual_batch
 
 from mmlit.alignments.projection import Projection
 from mmlit.contracts import ImageSpec, TextSpec

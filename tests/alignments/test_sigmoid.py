@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, batch_of, fit, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, batch_of, fit, pairs_of, usual_batch
 
 from mmlit.alignments.sigmoid import Sigmoid
 from mmlit.layers.heads import HeadKind

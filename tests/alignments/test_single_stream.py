@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, padded, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, padded, pairs_of, usual_batch
 from torch import Tensor
 
 from mmlit.alignments.single_stream import SingleStream, hard_negatives

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from contract.alignment_checks import IMAGE, TEXT, Input, batch_of, padded, pairs_of
+from contract.alignment_inputs import IMAGE, TEXT, Input, batch_of, padded, pairs_of
 from torch import Tensor
 
 from mmlit.alignments.text_conditioned import TextConditioned

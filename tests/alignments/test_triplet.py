@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from contract.alignment_checks import CHECKS, IMAGE, TEXT, batch_of, pairs_of
+from contract.alignment_checks import CHECKS
+from contract.alignment_inputs import IMAGE, TEXT, batch_of, pairs_of
 
 from mmlit.alignments.triplet import Triplet
 from mmlit.layers.heads import HeadKind

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, pairs_of, usual_batch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 

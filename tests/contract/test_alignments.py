@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract.alignment_checks import CHECKS, IMAGE, TEXT, Build
+from contract.alignment_checks import CHECKS, Build
+from contract.alignment_inputs import IMAGE, TEXT
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from contract.alignment_checks import CHECKS, IMAGE, TEXT, Build, batch_of, scores_of
+from contract.alignment_checks import CHECKS, Build
+from contract.alignment_inputs import IMAGE, TEXT, batch_of, scores_of
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf

@@ -1,10 +1,13 @@
-"""A small data set in COCO's layout, made of real files."""
+"""A small data set in COCO's layout, made of real files; a server with archives of one."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data.broken_server import Server, serving
+from data.downloads import FILES
 from PIL import Image
 
 
@@ -34,3 +37,10 @@ def coco(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(dict(FILES)) as server:
+        yield server

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
-from contract.alignment_checks import TEXT, batch_of, pairs_of, total
+from contract.alignment_inputs import TEXT, batch_of, pairs_of, total
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mmlit.alignments.contrastive import Contrastive
@@ -99,6 +100,13 @@ def change(file: Path, **entries: Any) -> None:
     write(file, json.loads(file.read_text()) | entries)
 
 
+def change_weights(folder: Path, entries: dict[str, torch.Tensor | None]) -> None:
+    """Other tensors in a directory's weights; None takes one away."""
+    weights = load_file(folder / "model.safetensors") | entries
+    kept = {key: value for key, value in weights.items() if value is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def without_gradient(image_encoder: ImageEncoder, text_encoder: TextEncoder, *, tokens: bool) -> list[str]:
     """Trainable parameters of both encoders that a dual alignment, or one of tokens, leaves without gradient."""
     options: dict[str, Any] = {"image": image_encoder.spec, "text": text_encoder.spec, "dim": 8, "dropout": 0.0}
@@ -121,8 +129,6 @@ def without_gradient(image_encoder: ImageEncoder, text_encoder: TextEncoder, *, 
 
 def _stir(folder: Path) -> None:
     """Fresh weights are small, biases 0 and norms 1; in trained ones a part that is left out shows."""
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(folder / "model.safetensors")
     for key, value in weights.items():
         noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(sum(key.encode())))

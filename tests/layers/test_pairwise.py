@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contract.alignment_checks import IMAGE, TEXT, pairs_of, usual_batch
+from contract.alignment_inputs import IMAGE, TEXT, pairs_of, usual_batch
 from torch import Tensor
 
 from mmlit.alignments.contrastive import Contrastive

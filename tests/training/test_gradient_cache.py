@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from contract.alignment_checks import teacher_of
+from contract.alignment_inputs import teacher_of
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from image_encoders.test_torchvision import _encoder as torchvision_tower
+from image_encoders.torchvision_members import torchvision_tower
 from layers.published import publish
 from omegaconf import OmegaConf
 from torch import nn

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from image_encoders.test_torchvision import _encoder as torchvision_tower
+from image_encoders.torchvision_members import torchvision_tower
 from torch import nn
 from training.test_parameter_groups import Model, model
 
