@@ -104,9 +104,8 @@ class Pairs(NamedTuple):
     `image`, `text` are this device's N and M rows after `embed_*`; `all_image`, `all_text` every device's, gathered
     with gradient, this device's beginning at `image_offset` and `text_offset` (on one device: the same objects).
     `batch` holds the local ids. `teacher` is (image, text) of every device as momentum towers embed them, or None.
-    `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view; pairs made without
-    towers refuse it. `draw_key` changes with seed and step. `all_views` is what the image encoder says of every
-    device's `Batch.views`, gathered with gradient.
+    `encode_image(pixels)` and `encode_text(ids, mask)` run tower and `embed_*` on another view. `draw_key` changes with
+    seed and step. `all_views` is what the image encoder says of every device's `Batch.views`, gathered with gradient.
     """
 
     image: Encoded
@@ -178,10 +177,8 @@ class Encoder(nn.Module):
     """What image and text encoders share: being frozen, and a fingerprint.
 
     Attributes:
-        needs_tokens: whether somebody reads `Encoded.tokens`. Where nobody does, an encoder may return tokens of length
-            0 and spare the work; `pooled` is the same.
-        adapted: whether its own weights stand still while adapters in it train. Its own batch norms and dropouts then
-            stand still, too.
+        needs_tokens: whether anybody reads `Encoded.tokens`; if not, their length may be 0, and `pooled` is the same.
+        adapted: whether adapters in it train, while its own weights, batch norms and dropouts stand still.
         additions: parts put into it for training, adapters' dropout for instance; they train where it is not frozen.
         still: parts that stay in evaluation mode while the rest trains, batch norms for instance.
     """
