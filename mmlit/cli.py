@@ -102,7 +102,16 @@ def _explain(error: BaseException) -> str:
     ):
         there = sorted(path.stem for path in Path(sweep[2]).glob("*.yaml"))
         return _no_such(f"--config-name {sweep[1]}: no such file in {sweep[2]}", sweep[1], there)
-    return str(error).partition("Config search path:")[0] or type(error).__name__
+    return _no_choice(str(error)) or str(error).partition("Config search path:")[0] or type(error).__name__
+
+
+def _no_choice(told: str) -> str | None:
+    """How to choose nothing, where that was said in a way that Hydra does not take."""
+    if "must be a string or a list. Got NoneType" in told:
+        axis = next((word.partition("=")[0] for word in sys.argv[1:] if word.endswith("=null")), "GROUP")
+        return f"{axis}=null: leave it out, or take it from an experiment with ~{axis}"
+    gone = re.search(r"Could not delete '(\w+)'", told)
+    return f"~{gone[1]}: say {gone[1]}=[] instead" if gone and (_CONF / gone[1]).is_dir() else None
 
 
 def _no_option(key: str) -> str:

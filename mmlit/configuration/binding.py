@@ -110,9 +110,11 @@ def _check(path: str, node: Mapping[str, Any]) -> Iterator[str]:
     runtime = RUNTIME.get(re.sub(r"\.\d+|(?<=^auxiliary)\.\w+$", ".*", path), frozenset())
     given = {key: value for key, value in node.items() if key not in SPECIAL}
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in given:
-        if key in runtime or (key not in parameters and not takes_any):
-            yield f"{path}.{key}: {node['_target_']} has no such option"
+    unknown = [key for key in given if key in runtime or (key not in parameters and not takes_any)]
+    if len(unknown) > 3:  # those of another class, which an experiment sets
+        yield f"{path}: {node['_target_']} has no options {', '.join(unknown)}"
+    else:
+        yield from (f"{path}.{key}: {node['_target_']} has no such option" for key in unknown)
     for key, parameter in parameters.items():
         variadic = parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         if parameter.default is inspect.Parameter.empty and not variadic and key not in given and key not in runtime:

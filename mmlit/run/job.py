@@ -90,9 +90,10 @@ def _leave_out(config: DictConfig, overrides: list[str]) -> None:
     """Takes out the options that an experiment sets for a part that the command line chose not to have.
 
     Raises:
-        ValueError: if options are set for a part that nobody chose, and no choice of the axis was typed.
+        ValueError: if options are set for a part that nobody chose and no choice of the axis was typed, or are typed
+            themselves.
     """
-    typed = {override.lstrip("~").partition("=")[0] for override in overrides}
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
     set_alone = [
         *((axis, config, axis) for axis in _OPTIONAL if config.get(axis)),
         *((axis, config[axis], name) for axis in _LISTS for name in list(config.get(axis) or ())),
@@ -100,8 +101,10 @@ def _leave_out(config: DictConfig, overrides: list[str]) -> None:
     for axis, parent, name in set_alone:
         if "_target_" in parent[name]:
             continue
+        where = axis if axis == name else f"{axis}.{name}"
+        if own := [key for key in sorted(typed) if key.startswith(f"{where}.")]:
+            raise ValueError(f"{own[0]}: no such option without {axis}={'...' if axis == name else f'[{name}]'}")
         if axis not in typed:
-            where = axis if axis == name else f"{axis}.{name}"
             raise ValueError(f"{where} has options, but is not chosen: choose it with {axis}=, or take them out")
         with open_dict(parent):
             del parent[name]

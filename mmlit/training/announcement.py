@@ -33,7 +33,7 @@ def announcement(trainer: Trainer, module: RetrievalModule, data: PairsDataModul
 
 def _practices(trainer: Trainer, module: RetrievalModule) -> Iterator[str]:
     if module.groups is not None:
-        yield f"learning rate: optimizer.lr of {module.groups.told}"
+        yield f"learning rate: optimizer.lr of {module.groups.told(module)}"
     for axis in ("towers", "augmentation"):
         if axis in module.origin["choices"]:
             yield f"{axis}: {module.origin['choices'][axis].strip('[]').replace(',', ', ')}"
@@ -101,9 +101,9 @@ def _steps(trainer: Trainer, module: RetrievalModule, data: PairsDataModule) -> 
         told += f" of {trainer.world_size} devices"
     if module.step:
         told += f", {min(module.step.chunk_size, data.batch_size)} in the towers at a time"
-    told += f", {data.batching.shows}: {_negatives(data, batch)}"
+    told += f", {data.batching.shows}: {_negatives(data, min(batch, rows))}"
     rest = rows % batch
-    if not data.drop_last and per_epoch == batches and rest >= trainer.world_size:
+    if not data.drop_last and 1 < per_epoch == batches and rest >= trainer.world_size:
         told += f", {rest - 1} in the last batch of an epoch"
     return told
 

@@ -15,9 +15,10 @@ _POSITIONS = re.compile(r"position|relative")
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay as the optimizer says; vectors and scalars do not.
+    """Trainable parameters in two groups: what has two dimensions and more decays as the optimizer says, the rest not.
 
-    Vectors and scalars are biases, norms and `log_scale`.
+    The rest are biases, norms and `log_scale`. Tables of positions, and class tokens of the shape (1,1,D), decay:
+    `ByPart` leaves them alone.
 
     Raises:
         ValueError: if nothing is trainable.
@@ -80,11 +81,13 @@ class ByPart:
             if not 0 < decay <= 1:
                 raise ValueError(f"groups.{option} must lie in (0, 1], got {decay}")
 
-    @property
-    def told(self) -> str:
-        """For the announcement."""
-        told = [f"{part.replace('_', ' ')} x {factor:g}" for part, factor in self.factors.items()]
-        layers = [f"{part.replace('_', ' ')} {decay:g}" for part, decay in self.decays.items() if decay < 1]
+    def told(self, module: nn.Module) -> str:
+        """For the announcement: the factors of those parts that train."""
+        trains = {part_of(name, part) for name, part in module.named_parameters() if part.requires_grad}
+        told = [f"{part.replace('_', ' ')} x {self.factors[part]:g}" for part in self.factors if part in trains]
+        layers = [
+            f"{part.replace('_', ' ')} {decay:g}" for part, decay in self.decays.items() if decay < 1 and part in trains
+        ]
         return ", ".join(told) + ("; from layer to layer: " + ", ".join(layers) if layers else "")
 
     def __call__(self, module: nn.Module) -> list[dict[str, Any]]:

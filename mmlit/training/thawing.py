@@ -73,7 +73,7 @@ class Thawing(Callback):
             if encoder.frozen:
                 raise ValueError(
                     f"{option}: {tower}.freeze=true means that nothing of it ever moves, so that its outputs may come "
-                    f"from a store; a tower that thaws has {tower}.freeze=false"
+                    f"from a store; a tower that thaws has {tower}.freeze=false; or leave thawing out of callbacks="
                 )
             if encoder.adapted:
                 side = tower.removesuffix("_encoder")
@@ -95,7 +95,15 @@ class Thawing(Callback):
         self._set(module, epochs)
 
     def on_train_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
-        """Also where a killed run goes on, for which no epoch starts."""
+        """Also where a killed run goes on, for which no epoch starts; and tells of stages that never begin."""
+        if trainer.max_steps > 0 and trainer.is_global_zero:
+            steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+            for tower, stages in self.stages.items():
+                if trainer.max_steps <= ((latest := max(stage.epoch for stage in stages)) - 1) * steps:
+                    log.warning(
+                        "callbacks.thawing.%s: trainer.max_steps=%d ends before epoch %d, in which a stage begins",
+                        tower, trainer.max_steps, latest,
+                    )  # fmt: skip
         self._begin(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]

@@ -21,6 +21,23 @@ def test_what_an_experiment_sets_for_a_part_goes_with_the_part():
     assert "groups" not in without.config
 
 
-def test_the_options_of_a_part_that_nobody_chose_are_refused():
-    with pytest.raises(ValueError, match=r"towers\.patch_dropout has options, but is not chosen: choose it with"):
-        job("experiment=flickr8k_finetuned", "+towers.patch_dropout.rate=0.5")
+@pytest.mark.parametrize(
+    ("taken", "typed", "told"),
+    [
+        ("callbacks=[last]", "callbacks.ema.decay=0.5", r"callbacks=\[ema\]"),
+        ("callbacks=[last,ema]", "callbacks.thawing.image_encoder=[{epoch: 2, last: 3}]", r"callbacks=\[thawing\]"),
+        ("~groups", "groups.image_encoder=0.5", r"groups=\.\.\."),
+    ],
+)
+def test_options_typed_for_a_part_that_is_taken_away_are_refused(taken, typed, told):
+    with pytest.raises(ValueError, match=rf"{typed.partition('=')[0]}: no such option without {told}"):
+        job("experiment=flickr8k_finetuned", taken, typed)
+
+
+def test_options_of_a_part_that_nobody_chose_are_refused(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\ntowers:\n  patch_dropout: {share: 0.5}\n")
+    with pytest.raises(
+        ValueError, match=r"towers\.patch_dropout has options, but is not chosen: choose it with towers="
+    ):
+        job("experiment=own", f"hydra.searchpath=[{tmp_path}]")

@@ -17,7 +17,7 @@ def thawing(**stages) -> Thawing:
 
 def at(epoch: int) -> SimpleNamespace:
     """A trainer in that epoch, counted from 1, on one device."""
-    return SimpleNamespace(current_epoch=epoch - 1, strategy=None)
+    return SimpleNamespace(current_epoch=epoch - 1, strategy=None, max_steps=-1)
 
 
 def trains(module: nn.Module) -> set[str]:
@@ -160,3 +160,14 @@ def test_what_excludes_a_schedule_is_refused():
     module.alignment.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing trains in epoch 1"):
         prepared([{"epoch": 2, "last": 1}], module=module)
+
+
+@pytest.mark.parametrize(("max_steps", "told"), [(8, True), (9, False)])
+def test_a_stage_that_the_last_step_comes_before_is_told(max_steps, told, caplog):
+    module, callback = model(), thawing(image_encoder=[{"epoch": 1, "last": 1}, {"epoch": 5, "layers": "*"}])
+    callback.prepare(module, epochs=9)
+    trainer = at(1)
+    trainer.max_steps, trainer.is_global_zero = max_steps, True
+    trainer.num_training_batches, trainer.accumulate_grad_batches = 4, 2
+    callback.on_train_start(trainer, module)
+    assert (f"trainer.max_steps={max_steps} ends before epoch 5, in which a stage begins" in caplog.text) == told

@@ -1,5 +1,7 @@
 """A rectangle of a picture shows another one."""
 
+from typing import ClassVar
+
 import numpy as np
 from torch import Tensor
 
@@ -22,6 +24,8 @@ class Cutmix(MixAugmentation):
     Eq. 1 and 2, arXiv 1905.04899.
     Differs: targets are pairs instead of classes; a picture's partner is the next one, batches being shuffled already.
     """
+
+    contradicts: ClassVar[frozenset[str]] = frozenset({"objects"})  # a share of the picture is none of its objects
 
     def __init__(self, *, alpha: float) -> None:
         if not alpha > 0:
