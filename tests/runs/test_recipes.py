@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("coco_*.yaml"))
 #: the others take part in the slow tests
 FAST = ("coco_vit_contrastive",)
+#: as many epochs as its schedule of thawing has
+FURTHER = {"coco_clip_concatenation": ("trainer.max_steps=5", "trainer.limit_train_batches=1")}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_every_recipe_runs(recipe, coco, tmp_path):
     ended = forked(
         [f"experiment={recipe}", "image_encoder=tiny", "text_encoder=tiny", "trainer=smoke", f"data.root={coco}",
          f"paths.outputs={tmp_path}/outputs", f"paths.cache={tmp_path}/cache", "data.num_workers=0",
-         "data.batch_size=8"]
+         "data.batch_size=8", *FURTHER.get(recipe, ())]
     )  # fmt: skip
     assert ended.code == 0, ended.err
     (path,) = tmp_path.glob("outputs/*/result.json")
@@ -51,6 +53,8 @@ def test_every_recipe_runs(recipe, coco, tmp_path):
     assert found["choices"]["data"] == "coco_karpathy"
     assert found["gallery"]["images"] == 8
     assert found["budget"]["steps"] >= 2
+    if recipe in FURTHER:
+        assert "epoch 5: image_encoder trains" in ended.out
 
 
 def test_recipes_say_that_they_were_not_run_at_full_size():
