@@ -145,7 +145,7 @@ def _nearest(key: str) -> str:
         return ""
     known = list(_keys(config)) + sorted(axes)
     parent = key.rpartition(".")[0]
-    if near := difflib.get_close_matches(key, known, n=1):
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
         return f"; did you mean {near[0]}?"
     siblings = ", ".join(each for each in known if each.rpartition(".")[0] == parent)
     further = f"; what its class takes beside them is added with +{key}=..." if parent else ""

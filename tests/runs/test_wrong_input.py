@@ -42,6 +42,10 @@ WRONG = [
     (["+groups.heads=2"], "groups.heads: no such option without groups=..."),
     (["groups=null"], "groups=null: leave it out, or take it from an experiment with ~groups"),
     (["~towers"], "~towers: say towers=[] instead"),
+    (
+        ["trainer.accumulate_grad_batches=2"],
+        "what its class takes beside them is added with +trainer.accumulate_grad_batches=...",
+    ),
     (["trainer.devices=2"], "several devices need trainer=ddp"),
     (["seed=-1"], "seed: must be >= 0, got -1"),
     (["features=memory"], "features=memory: no such choice; there are: none, store"),
