@@ -108,10 +108,10 @@ def _explain(error: BaseException) -> str:
 def _no_choice(told: str) -> str | None:
     """How to choose nothing, where that was said in a way that Hydra does not take."""
     if "must be a string or a list. Got NoneType" in told:
-        axis = next((word.partition("=")[0] for word in sys.argv[1:] if word.endswith("=null")), "GROUP")
+        axis = next((w[:-5] for w in sys.argv if w.endswith("=null") and (_CONF / w[:-5]).is_dir()), "GROUP")
         return f"{axis}=null: leave it out, or take it from an experiment with ~{axis}"
     gone = re.search(r"Could not delete '(\w+)'", told)
-    return f"~{gone[1]}: say {gone[1]}=[] instead" if gone and (_CONF / gone[1]).is_dir() else None
+    return f"~{gone[1]}: no single choice to take away; leave it out, or empty a list with NAME=[]" if gone else None
 
 
 def _no_option(key: str) -> str:

@@ -40,8 +40,8 @@ WRONG = [
         "callbacks.thawing.image_encoder: no such option without callbacks=[thawing]",
     ),
     (["+groups.heads=2"], "groups.heads: no such option without groups=..."),
-    (["groups=null"], "groups=null: leave it out, or take it from an experiment with ~groups"),
-    (["~towers"], "~towers: say towers=[] instead"),
+    (["checkpoint=null", "groups=null"], "groups=null: leave it out, or take it from an experiment with ~groups"),
+    (["~towers"], "~towers: no single choice to take away; leave it out, or empty a list with NAME=[]"),
     (
         ["trainer.accumulate_grad_batches=2"],
         "what its class takes beside them is added with +trainer.accumulate_grad_batches=...",
