@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmlit.data.captions import Captions
 from mmlit.data.folder import require_pictures
 from mmlit.data.processes import made
-from mmlit.data.shard_writing import Shard, ShardMaker, Shrinking, finished, shards_of, write_json
+from mmlit.data.shard_writing import Shard, ShardMaker, Shrinking, clear, finished, shards_of, write_json
 from mmlit.data.shards import MANIFEST
 from mmlit.data.survey import counted
 
@@ -95,6 +95,7 @@ def _alone(out: Path) -> Iterator[None]:
     lock = FileLock(out / _LOCK, timeout=0)
     try:
         with lock:
+            clear(out, MANIFEST)  # no other name: what else is here may be somebody's own
             yield
     except Timeout:
         raise OSError(f"another process writes shards to {out}") from None
@@ -140,8 +141,7 @@ def _prepare(out: Path, parts: dict[str, Captions], missing: Sequence[Shard]) ->
     for part in parts:
         (out / part).mkdir(exist_ok=True)
     for folder in {shard.path.parent for shard in missing}:
-        for path in folder.glob(".*.tmp"):
-            path.unlink()
+        clear(folder)
 
 
 def _require_room(out: Path, maker: ShardMaker, missing: Sequence[Shard]) -> None:

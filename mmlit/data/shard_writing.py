@@ -173,6 +173,12 @@ def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def clear(folder: Path, name: str = "*") -> None:
+    """Removes what a killed `replace` of files of that name (a pattern) left; for who is alone in the folder."""
+    for beside in folder.glob(f".{name}.*.tmp"):
+        beside.unlink()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """As `replace`."""
     replace(path, lambda file: file.write(json.dumps(content, indent=1).encode()))

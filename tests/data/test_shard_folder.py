@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import json
 import os
 import shutil
@@ -113,7 +114,7 @@ def test_larger_pictures_are_shrunk_upright_and_others_are_copied(source):
 
 @pytest.mark.slow
 def test_a_killed_writing_goes_on(source, tmp_path, monkeypatch):
-    """Trap 34: at whatever moment it is killed, with its processes, shards are whole, and the end is the same."""
+    """Trap 34: whenever two processes and the one that began them are killed, shards are whole, the end is the same."""
     parts = {"train": source("train"), "test": source("val")}
     write(parts, tmp_path / "undisturbed")
     expected = files(tmp_path / "undisturbed")
@@ -143,12 +144,40 @@ def test_a_killed_writing_goes_on(source, tmp_path, monkeypatch):
     assert files(out) == expected
 
 
-def _write_and_end(parts, out) -> NoReturn:
+def test_killed_at_each_file_it_goes_on(source, tmp_path, monkeypatch):
+    """Trap 34: each file in turn, the folder's own too, is whole on the disk but not yet in its place."""
+    parts = {"train": source("train"), "test": source("val")}
+    write(parts, tmp_path / "undisturbed")
+    expected = files(tmp_path / "undisturbed")
+    for number in range(2 * len(expected)):
+        out = tmp_path / str(number)
+        monkeypatch.setattr(os, "fsync", _killing(number))
+        child = os.fork()
+        if child == 0:
+            _write_and_end(parts, out, workers=1)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        monkeypatch.undo()
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        assert [name for name in files(out) if name.endswith(".tmp")]
+        write(parts, out)
+        assert files(out) == expected
+    assert number == len([name for name in expected if name != ".lock"]) + 1, "shards.json is written twice"
+
+
+def _killing(number: int):
+    """`os.fsync` that kills its process at its call `number`."""
+    calls = itertools.count()
+    return lambda _: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == number else None
+
+
+def _write_and_end(parts, out, *, workers=2) -> NoReturn:
     """In a process that leads a group of its own, and must not go on as another pytest."""
     code = 1
     try:
         os.setpgrp()
-        write(parts, out, workers=2)
+        write(parts, out, workers=workers)
         code = 0
     except BaseException:  # noqa: BLE001  (the child must end here)
         traceback.print_exc()
