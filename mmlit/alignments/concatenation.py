@@ -21,13 +21,14 @@ class Concatenation(Alignment):
 
     score = w · gelu(W [a; b] + c). As W [a; b] = W_a a + W_b b, the first layer is made once per item, and a pair costs
     `hidden_dim` additions and activations. A linear perceptron would rank all queries alike, and one that starts out
-    nearly linear learns much worse: so a and b are the heads' vectors at length √E instead of 1, and W starts as large
-    as He et al. 2015 (arXiv 1502.01852, Eq. 10) have it.
+    nearly linear learns much worse: so a and b are the heads' vectors at length √width instead of 1, and W starts as
+    large as He et al. 2015 (arXiv 1502.01852, Eq. 10) have it.
 
     Args:
         image: the image encoder's spec.
         text: the text encoder's spec.
-        dim: E, or None for the width of the side whose head is `identity`.
+        dim: E, or None for the width of the side whose head is `identity`; of both, if both are: the two encoders'
+            vectors as wide as they are, such as CLIP B/32's 768 + 512.
         image_head: the image side's head.
         text_head: the text side's head.
         hidden_dim: width of the hidden layer, ≥ 1.
@@ -59,22 +60,25 @@ class Concatenation(Alignment):
         if hidden_dim < 1:
             raise ValueError(f"hidden_dim must be >= 1, got {hidden_dim}")
         self.space = SharedSpace(
-            image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout
-        )
-        self.hidden = nn.Linear(2 * self.space.dim, hidden_dim)
+            image=image, text=text, dim=dim, image_head=image_head, text_head=text_head, dropout=dropout,
+            of_one_width=False,
+        )  # fmt: skip
+        self.hidden = nn.Linear(sum(self.space.widths), hidden_dim)
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu")
         self.match = nn.Linear(hidden_dim, 1, bias=False)
 
     def embed_image(self, image: Encoded) -> Encoded:
         """The image's half of the first layer, W_a a: (N,hidden_dim)."""
-        weight, _ = self.hidden.weight.chunk(2, dim=1)
-        vector = math.sqrt(self.space.dim) * self.space.embed_image(image.pooled)
+        width = self.space.widths[0]
+        weight = self.hidden.weight[:, :width]
+        vector = math.sqrt(width) * self.space.embed_image(image.pooled)
         return pooled_only(F.linear(vector, weight).float())
 
     def embed_text(self, text: Encoded) -> Encoded:
         """The text's half of the first layer and the bias, W_b b + c: (M,hidden_dim)."""
-        _, weight = self.hidden.weight.chunk(2, dim=1)
-        vector = math.sqrt(self.space.dim) * self.space.embed_text(text.pooled)
+        width = self.space.widths[1]
+        weight = self.hidden.weight[:, -width:]
+        vector = math.sqrt(width) * self.space.embed_text(text.pooled)
         return pooled_only(F.linear(vector, weight, self.hidden.bias).float())
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:

@@ -67,6 +67,8 @@ class SharedSpace(nn.Module):
         image_head: kind of the image side's head; `identity` maps the texts into the image encoder's own space.
         text_head: kind of the text side's head.
         dropout: in [0, 1), on the encoders' vectors, and inside `mlp` heads.
+        of_one_width: whether both sides must be E wide; if not, and both heads are `identity`, E = None leaves either
+            side as wide as its encoder: unit vectors of `widths`, which are not compared with each other.
 
     Raises:
         ValueError: if `dim` is None and no head is `identity`, the widths do not fit, or `dropout` is out of range.
@@ -81,20 +83,22 @@ class SharedSpace(nn.Module):
         image_head: HeadKind,
         text_head: HeadKind,
         dropout: float,
+        of_one_width: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
-        if dim is None:
-            if "identity" not in (image_head, text_head):
-                raise ValueError("alignment.dim may be null only where one head is identity")
-            dim = image.dim if image_head == "identity" else text.dim
-        if dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
-        self.dim = dim
+        self.widths = (image.dim, text.dim)
+        if of_one_width or dim is not None or (image_head, text_head) != ("identity", "identity"):
+            self.widths = (_width(dim, image=image, text=text, image_head=image_head, text_head=text_head),) * 2
         self.dropout = nn.Dropout(dropout)
-        self.image = head(image_head, dim_in=image.dim, dim_out=dim, dropout=dropout)
-        self.text = head(text_head, dim_in=text.dim, dim_out=dim, dropout=dropout)
+        self.image = head(image_head, dim_in=image.dim, dim_out=self.widths[0], dropout=dropout)
+        self.text = head(text_head, dim_in=text.dim, dim_out=self.widths[1], dropout=dropout)
+
+    @property
+    def dim(self) -> int:
+        """E, where both sides are that wide."""
+        return self.widths[0]
 
     def embed_image(self, pooled: Tensor) -> Tensor:
         """(N,D) → unit vectors (N,E), fp32."""
@@ -103,3 +107,14 @@ class SharedSpace(nn.Module):
     def embed_text(self, pooled: Tensor) -> Tensor:
         """(M,D) → unit vectors (M,E), fp32."""
         return F.normalize(self.text(self.dropout(pooled)).float(), dim=-1)
+
+
+def _width(dim: int | None, *, image: ImageSpec, text: TextSpec, image_head: HeadKind, text_head: HeadKind) -> int:
+    """E."""
+    if dim is None:
+        if "identity" not in (image_head, text_head):
+            raise ValueError("alignment.dim may be null only where one head is identity")
+        dim = image.dim if image_head == "identity" else text.dim
+    if dim < 1:
+        raise ValueError(f"dim must be >= 1, got {dim}")
+    return dim

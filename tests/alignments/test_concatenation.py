@@ -35,8 +35,9 @@ def concatenation(
 
 def slow(alignment: Concatenation, given: Input) -> Tensor:
     """All scores, pair by pair, through torch's own perceptron on the concatenated vectors."""
-    image = math.sqrt(5) * alignment.space.embed_image(given.image.pooled)
-    text = math.sqrt(5) * alignment.space.embed_text(given.text.pooled)
+    widths = alignment.space.widths
+    image = math.sqrt(widths[0]) * alignment.space.embed_image(given.image.pooled)
+    text = math.sqrt(widths[1]) * alignment.space.embed_text(given.text.pooled)
     perceptron = nn.Sequential(alignment.hidden, nn.GELU(), alignment.match)
     return torch.stack([torch.cat([perceptron(torch.cat([a, b])) for b in text]) for a in image])
 
@@ -64,6 +65,17 @@ def test_a_case_by_hand() -> None:
     scores = alignment.score(alignment.embed_image(image), alignment.embed_text(text))
     expected = -math.sqrt(2) * torch.cdist(points, points.flip(0), p=1)
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_identity_heads_leave_both_vectors_as_wide_as_they_are() -> None:
+    """CLIP B/32's 768 and 512 make 1,280: neither twice the one nor twice the other."""
+    alignment, given = concatenation(dim=None, image_head="identity", text_head="identity").eval(), usual_batch()
+    assert IMAGE.dim != TEXT.dim
+    assert alignment.hidden.in_features == IMAGE.dim + TEXT.dim
+    torch.testing.assert_close(alignment.space.embed_text(given.text.pooled), F.normalize(given.text.pooled, dim=-1))
+    torch.testing.assert_close(
+        alignment.score(*embedded(alignment, given)), slow(alignment, given), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
