@@ -5,6 +5,8 @@ from typing import Any
 
 #: of training: weights are fp32 in each
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+#: callbacks that do nothing without a validation
+_WATCHING = {"early_stopping", "generalization_gap"}
 
 
 def check_trainer(config: Mapping[str, Any]) -> None:
@@ -27,6 +29,12 @@ def check_trainer(config: Mapping[str, Any]) -> None:
             f"callbacks=best selects on {rule['monitor']}, which trainer.check_val_every_n_epoch={every} never "
             f"measures within trainer.max_epochs={epochs}; lower it, or take callbacks=last"
         )
+    for name in _WATCHING & (config.get("callbacks") or {}).keys():
+        if every > epochs:
+            raise ValueError(
+                f"callbacks: {name} looks at validations, of which trainer.check_val_every_n_epoch={every} makes none "
+                f"within trainer.max_epochs={epochs}; lower it, or leave {name} out"
+            )
     if trainer["devices"] != 1 and "strategy" not in trainer:
         raise ValueError(f"trainer.devices={trainer['devices']}: several devices need trainer=ddp")
     if trainer.get("num_nodes", 1) != 1 and "strategy" not in trainer:

@@ -3,8 +3,10 @@
 import logging
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
+import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -13,6 +15,7 @@ from mmlit.configuration.identity import config_hash
 from mmlit.evaluation.retrieval import RetrievalResult
 from mmlit.features.key import Manner
 from mmlit.jobs.claim import claimed
+from mmlit.results.atomic import write_atomically
 from mmlit.results.pictures import file_name
 from mmlit.results.ranks import write_ranks
 from mmlit.results.record import write_record
@@ -147,6 +150,10 @@ def _tell(job: Job, parts: Parts, *, trained_before: bool) -> None:
             log.warning("%s is frozen with random weights: it never learns; %s.freeze=false trains it", tower, tower)
         if job.config.fit and not trained_before and getattr(parts.module, tower).adapted and not node.get("weights"):
             log.warning("%s has random weights, which stay as they are beside adapters; without them it trains", tower)
+    idle = parts.module.groups.idle(parts.module) if job.config.fit and parts.module.groups else set()
+    for given in job.overrides:
+        if given.lstrip("+").partition("=")[0] in {f"groups.{name}" for name in idle}:
+            log.warning("%s changes nothing: nothing trains that it is for", given)
     for line in announcement(parts.trainer, parts.module, parts.data, directory=job.directory):
         log.info(line)
     if told := parts.data.unnamed_splits():
@@ -181,8 +188,12 @@ def _fit(parts: Parts, *, resume: Path | None) -> float:
     selected = parts.trainer.checkpoint_callback
     if not isinstance(selected, ModelCheckpoint) or not selected.best_model_path:
         raise ValueError("training ended without a checkpoint: see trainer.limit_* and callbacks.checkpoint")
-    stored = read_checkpoint(selected.best_model_path)
-    load_weights(parts.module, stored, path=selected.best_model_path)
+    stored = read_checkpoint(path := Path(selected.best_model_path))
+    load_weights(parts.module, stored, path=path)
+    if parts.trainer.is_global_zero and stored["mmlit"]["budget"] != (used := parts.module.budget._asdict()):
+        # planned when it was written, and early stopping ended training before: who evaluates the file is to know
+        stored["mmlit"]["budget"] = used
+        write_atomically(path, partial(torch.save, stored))
     parts.module.validation = stored["mmlit"]["validation"]
     parts.module.origin["selection"] = f"{parts.module.origin['rule']}, epoch {stored['epoch'] + 1}"
     return seconds

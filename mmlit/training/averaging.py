@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -11,6 +12,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 log = logging.getLogger(__name__)
 Averages = list[Tensor] | tuple[Tensor, ...]
+#: buffers that are averaged, of batch norms; of all others the newest is right, such as a queue's keys beside its ids
+_STATISTICS = ("running_mean", "running_var")
 
 
 class AveragedWeights(WeightAveraging):
@@ -30,7 +33,7 @@ class AveragedWeights(WeightAveraging):
     Sec. 2, arXiv 1703.01780.
     Differs from Lightning's `EMAWeightAveraging`: the average is in place during all of a validation, since galleries
     are scored when an epoch of it has already ended; it lies on the device of the weights, and moves in one call;
-    buffers of integers, such as positions and the ids of a queue, are taken over and not averaged.
+    other buffers, such as positions and a queue's keys and ids, are taken over and not averaged.
     """
 
     def __init__(self, *, decay: float) -> None:
@@ -57,6 +60,17 @@ class AveragedWeights(WeightAveraging):
                 "callbacks.ema.decay=%g averages about %d steps, and the whole run has %d: what is validated lags "
                 "behind; lower it", self.decay, round(back), steps,
             )  # fmt: skip
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._average_model is not None:  # there is one as soon as training begins
+            for (name, own), newest in zip(
+                self._average_model.module.named_buffers(), pl_module.buffers(), strict=True
+            ):
+                if name.rpartition(".")[2] not in _STATISTICS:
+                    own.copy_(newest)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `on_validation_start`."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from mmlit.data.datamodule import PairsDataModule
 from mmlit.training.averaging import validated_weights
@@ -21,24 +22,33 @@ class GeneralizationGap(Callback):
     told = "generalization gap: some training images are ranked, too, behind each validation"
 
     def __init__(self) -> None:
-        self._seen: dict[str, float] | None = None  # the validation that the last gap is of
+        self._due = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
+        self._due = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
         """Behind a validation, if there was one in this epoch: only here may a callback log what took a while."""
-        if pl_module.validation is None or pl_module.validation is self._seen:
+        if not self._due or pl_module.validation is None:
             return
-        self._seen = pl_module.validation
+        self._due = False
         pl_module.eval()
-        with validated_weights(trainer, pl_module):
+        with validated_weights(trainer, pl_module), isolate_rng():  # watching changes nothing, dropout's draws neither
             trained = self._rsum(trainer, pl_module)
         pl_module.train()
         pl_module.log("val/gap_rsum", trained - pl_module.validation["rsum"], sync_dist=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers."""
+        return {"due": self._due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._due = state_dict["due"]
+
     @torch.no_grad()
     def _rsum(self, trainer: Trainer, module: RetrievalModule) -> float:
         data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        limit = trainer.limit_val_batches
-        batches: int | float = limit if isinstance(limit, int) else float("inf")
+        (batches,) = trainer.num_val_batches
         module.evaluator.begin(None)
         for number, batch in enumerate(data.training_sample()):
             if number >= batches:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mmlit.training.module import RetrievalModule
@@ -14,15 +14,19 @@ from mmlit.training.monitor import logs_now
 TOWERS = ("image_encoder", "text_encoder")
 #: of the moving averages of both towers' parts in the loss's decrease
 _SMOOTH = 0.9
+#: the tower ahead is never slower than that: it shall wait, not stand
+_SLOWEST = 0.1
 
 
 class Modulation(Callback):
-    """Multiplies the learning rate of one tower, step by step, with a number in (0, 1].
+    """Multiplies the learning rate of one tower, step by step, with a number in [0.1, 1].
 
-    A tower's part in the progress is what its step takes off the loss to first order, −⟨gradient, θ' − θ⟩, at its full
-    learning rate, as a moving average that begins with the tower's first step. With ρ = the larger part / the smaller
-    one, the tower ahead learns with the factor 1 − tanh(strength · (ρ − 1)), the other one with 1. `train/pace/TOWER`
-    is the factor in use. The two moving averages are saved, so that a resumed run goes on with them.
+    A tower's part in the progress is what its step would take off the loss to first order, −⟨gradient, θ' − θ⟩, at
+    `optimizer.lr`: the rates that `groups` gives to parts and layers are divided out, for they are wanted. It is a
+    moving average that begins with the tower's first step. With ρ = the larger part / the smaller one, the tower ahead
+    learns with the factor 1 − tanh(strength · (ρ − 1)), but 0.1 at least, the other one with 1. A tower of which few
+    layers train does less than one that trains as a whole. `train/pace/TOWER` is the factor in use. The two moving
+    averages are saved, so that a resumed run goes on with them.
 
     Args:
         strength: > 0; 0.1 takes a tenth off where one tower does twice as much as the other.
@@ -44,8 +48,7 @@ class Modulation(Callback):
         self.strength = strength
         self._parts = dict.fromkeys(TOWERS, 0.0)
         self._pace = dict.fromkeys(TOWERS, 1.0)
-        self._weights: dict[str, list[nn.Parameter]] = {}
-        self._before: dict[str, list[Tensor]] = {}
+        self._before: list[list[Tensor]] = []
         self._rates: list[float] = []
 
     @property
@@ -66,7 +69,6 @@ class Modulation(Callback):
             raise ValueError("callbacks=modulation needs a learning rate for each tower: add groups=by_part")
 
     def on_train_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
-        self._weights = {tower: list(pl_module.get_submodule(tower).parameters()) for tower in TOWERS}
         for optimizer in trainer.strategy.optimizers:
             optimizer.register_step_pre_hook(self._slow)
             optimizer.register_step_post_hook(self._look_back)
@@ -85,24 +87,31 @@ class Modulation(Callback):
     def _slow(self, optimizer: Optimizer, *_: Any) -> None:
         """Behind this, gradients are computed and the step is made."""
         self._pace = paces(self._parts, strength=self.strength)
-        self._before = {tower: [part.detach().clone() for part in own] for tower, own in self._weights.items()}
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] *= self._pace.get(group["name"].partition(".")[0], 1.0)
+        groups = optimizer.param_groups
+        self._before = [[part.detach().clone() for part in each["params"] if _tower(each)] for each in groups]
+        self._rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self._pace.get(_tower(group), 1.0)
 
     def _look_back(self, optimizer: Optimizer, *_: Any) -> None:
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+        taken: dict[str, Tensor | float] = dict.fromkeys(TOWERS, 0.0)
+        for group, rate, before in zip(optimizer.param_groups, self._rates, self._before, strict=True):
             group["lr"] = rate
-        for tower, own in self._weights.items():
-            taken = sum(
-                (old - new.detach()).mul(new.grad).sum(dtype=torch.float64)
-                for new, old in zip(own, self._before[tower], strict=True)
-                if new.grad is not None
-            )
-            part = max(0.0, float(taken)) / self._pace[tower]
+            for new, old in zip(group["params"], before, strict=False):  # none is kept of what is in no tower
+                if new.grad is not None:
+                    own = (old - new.detach()).mul(new.grad).sum(dtype=torch.float64)
+                    taken[_tower(group)] += own / group["factor"]
+        for tower, decrease in taken.items():
+            part = max(0.0, float(decrease)) / self._pace[tower]
             known = self._parts[tower]  # 0 where the tower has not moved yet: no start from 0, which would look slow
             self._parts[tower] = _SMOOTH * known + (1 - _SMOOTH) * part if known else part
-        self._before = {}
+        self._before = []
+
+
+def _tower(group: dict[str, Any]) -> str:
+    """The tower that a group of parameters is of; empty if it is of none."""
+    part = str(group["name"]).partition(".")[0]
+    return part if part in TOWERS else ""
 
 
 def paces(parts: dict[str, float], *, strength: float) -> dict[str, float]:
@@ -111,4 +120,4 @@ def paces(parts: dict[str, float], *, strength: float) -> dict[str, float]:
     if not parts[behind] > 0:
         return dict.fromkeys(parts, 1.0)
     factor = 1 - math.tanh(strength * (parts[ahead] / parts[behind] - 1))
-    return {ahead: max(factor, 1e-3), behind: 1.0}
+    return {ahead: max(factor, _SLOWEST), behind: 1.0}

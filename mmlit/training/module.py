@@ -123,6 +123,8 @@ class RetrievalModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """The weights to start from are loaded by now."""
+        if self.trainer.world_size > 1:  # else dropout would leave out the same on all devices
+            torch.manual_seed(self.seed + self.global_rank)
         self.fit_start = time.perf_counter()
         if self.alignment.momentum is not None:
             self.teacher = Teacher(

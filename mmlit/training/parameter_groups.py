@@ -90,6 +90,12 @@ class ByPart:
         ]
         return ", ".join(told) + ("; from layer to layer: " + ", ".join(layers) if layers else "")
 
+    def idle(self, module: nn.Module) -> set[str]:
+        """Names of the options that change nothing, for nothing of their part trains."""
+        trains = {part_of(name, part) for name, part in module.named_parameters() if part.requires_grad}
+        layers = {f"{part.partition('_')[0]}_layer_decay" for part in self.decays if part not in trains}
+        return layers | (self.factors.keys() - trains)
+
     def __call__(self, module: nn.Module) -> list[dict[str, Any]]:
         """Trainable parameters in groups that have a `name` and a `factor`.
 

@@ -109,10 +109,6 @@ class Thawing(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
         self._begin(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: RetrievalModule) -> None:  # type: ignore[override]
-        """What is told of the model counts all that trained."""
-        self._set(pl_module, math.inf)
-
     def _begin(self, trainer: Trainer, module: RetrievalModule) -> None:
         epoch = trainer.current_epoch + 1
         if not self._set(module, epoch):

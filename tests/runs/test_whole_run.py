@@ -139,7 +139,7 @@ def test_selection_by_the_last_epoch(train, tmp_path):
     assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
 
 
-def test_early_stopping_is_an_option(train, tmp_path):
+def test_early_stopping_is_an_option(train, tmp_path, scenes):
     ended = train(
         "callbacks=[best,early_stopping]",
         "callbacks.early_stopping.patience=1",
@@ -147,7 +147,13 @@ def test_early_stopping_is_an_option(train, tmp_path):
         "trainer.max_epochs=9",
     )
     assert ended.code == 0, ended.err
-    assert record(tmp_path / "outputs")[1]["budget"]["epochs"] == 2
+    assert (budget := record(tmp_path / "outputs")[1]["budget"])["epochs"] == 2
+    (path,) = tmp_path.rglob("*.ckpt")
+    again = train(
+        "fit=false", f"checkpoint={path}", f"paths.outputs={tmp_path}/again", f"data.root={scenes}", small=False
+    )
+    assert again.code == 0, again.err
+    assert record(tmp_path / "again")[1]["budget"] == budget, "not what it would have been without stopping"
 
 
 def test_frozen_towers_do_not_move_in_a_run(train, tmp_path):

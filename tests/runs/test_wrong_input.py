@@ -32,6 +32,14 @@ WRONG = [
     (["trainer.precision=bf16-true"], "trainer.precision must be 32-true, bf16-mixed, 16-mixed, got bf16-true"),
     (["trainer.max_epochs=ten"], "trainer.max_epochs: input should be a valid integer"),
     (["trainer.check_val_every_n_epoch=9"], "callbacks=best selects on val/rsum"),
+    (
+        ["callbacks=[last,early_stopping]", "trainer.check_val_every_n_epoch=9"],
+        "early_stopping looks at validations, of which trainer.check_val_every_n_epoch=9 makes none",
+    ),
+    (
+        ["callbacks=[last,generalization_gap]", "trainer.check_val_every_n_epoch=9"],
+        "generalization_gap looks at validations",
+    ),
     (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, got 0"),
     (["callbacks=[early_stopping]"], "callbacks must hold best or last"),
     (["callbacks=[best,last]"], "callbacks=[best,last]: best and last both say which checkpoint is reported"),
@@ -95,6 +103,16 @@ def test_a_frozen_random_tower_is_told(train):
     ended = train("image_encoder.freeze=true")
     assert "image_encoder is frozen with random weights" in ended.out + ended.err
     assert "random weights" not in (other := train()).out + other.err
+
+
+def test_a_rate_of_what_does_not_train_is_told(train):
+    told = "changes nothing: nothing trains that it is for"
+    ended = train("groups=by_part", "groups.image_layer_decay=0.5", "groups.fusion=7", "groups.heads=2",
+                  "image_encoder.freeze=true", "trainer.max_epochs=1")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert f"groups.image_layer_decay=0.5 {told}" in ended.out + ended.err
+    assert f"groups.fusion=7 {told}" in ended.out + ended.err
+    assert (ended.out + ended.err).count(told) == 2
 
 
 def test_fit_false_takes_a_folder_of_a_run_and_a_limit_is_told(train, tmp_path):

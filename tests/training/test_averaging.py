@@ -11,12 +11,13 @@ from mmlit.training.averaging import AveragedWeights, validated_weights
 
 
 class Module(LightningModule):
-    """A weight, a statistic and positions."""
+    """A weight, a statistic, positions, and a queue's keys."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.arange(3.0))
-        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("running_mean", torch.zeros(2))
+        self.register_buffer("keys", torch.zeros(2))
         self.register_buffer("positions", torch.arange(200))
 
 
@@ -30,7 +31,7 @@ def begun() -> tuple[AveragedWeights, Module]:
 def step(callback: AveragedWeights, module: Module, number: int) -> None:
     with torch.no_grad():
         module.weight.add_(float(number))
-        module.mean.sub_(float(number))
+        module.running_mean.sub_(float(number))
     callback.on_train_batch_end(SimpleNamespace(global_step=number), module, None, None, 0)
 
 
@@ -45,7 +46,7 @@ def test_the_average_is_that_of_the_formula_and_in_place_while_validating(begun)
     callback.on_validation_start(SimpleNamespace(), module)
     callback.on_validation_epoch_start(SimpleNamespace(), module)
     torch.testing.assert_close(module.weight.detach(), average)
-    torch.testing.assert_close(module.mean, -(average - torch.arange(3.0))[:2])
+    torch.testing.assert_close(module.running_mean, -(average - torch.arange(3.0))[:2])
     callback.on_validation_epoch_end(SimpleNamespace(), module)
     torch.testing.assert_close(module.weight.detach(), average)
     callback.on_validation_end(SimpleNamespace(), module)
@@ -65,13 +66,15 @@ def test_other_callbacks_have_the_average_too(begun):
         assert torch.equal(module.weight, now)
 
 
-def test_integers_are_taken_over(begun):
-    """Averaged and cut off, positions would be off by one."""
+def test_other_buffers_are_taken_over(begun):
+    """Averaged and cut off, positions would be off by one; a mean of several images' keys has none of their ids."""
     callback, module = begun
     for number in range(1, 30):
+        module.keys.fill_(float(number))
         step(callback, module, number)
     callback.on_validation_start(SimpleNamespace(), module)
     assert torch.equal(module.positions, torch.arange(200))
+    assert module.keys.tolist() == [29.0, 29.0]
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
