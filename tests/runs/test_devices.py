@@ -5,11 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from runs.conftest import ROOT, forked_together
+import torch.nn.functional as F
+from runs.conftest import ROOT, forked, forked_together
+
+from mmlit.training.module import RetrievalModule
 
 ALIGNMENTS = sorted(path.stem for path in (ROOT / "conf" / "alignment").glob("*.yaml"))
 #: 87 images in global batches of 16, the last one of 7: two devices have 4 and 3 of it, four have 2, 2, 2 and 1
@@ -166,3 +170,27 @@ def test_a_batch_norm_without_its_whole_batch_is_refused(train):
     assert ended.code == 2
     assert "step=gradient_cache: image_encoder." in ended.err
     assert "image_encoder.freeze=true" in ended.err
+
+
+@pytest.mark.slow
+def test_each_device_draws_its_own_dropout(tmp_path, scenes):
+    """From one seed all of them would leave the same units and patches out of their pictures."""
+
+    def drawing() -> None:
+        step = RetrievalModule.training_step
+
+        def drawn(self, *given):
+            with torch.random.fork_rng():
+                torch.save(F.dropout(torch.ones(64)), tmp_path / f"{self.global_rank}.pt")
+            return step(self, *given)
+
+        RetrievalModule.training_step = drawn
+
+    arguments = [*options(tmp_path, scenes, batch_size=8), *ddp(devices=2)]
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.map(
+            lambda own: forked(arguments, before=lambda: (os.environ.update(own), drawing())), torchrun_environments(2)
+        )
+        assert [each.code for each in ended] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert not torch.equal(first, second)
