@@ -118,13 +118,13 @@ class RetrievalModule(LightningModule):
             self.teacher.follow()
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.world_size > 1:  # else dropout would leave out the same on all devices
+            torch.manual_seed(self.seed + self.global_rank)
         if self.trainer.strategy.root_device.type == "cuda":
             channels_last(self.image_encoder)
 
     def on_fit_start(self) -> None:
         """The weights to start from are loaded by now."""
-        if self.trainer.world_size > 1:  # else dropout would leave out the same on all devices
-            torch.manual_seed(self.seed + self.global_rank)
         self.fit_start = time.perf_counter()
         if self.alignment.momentum is not None:
             self.teacher = Teacher(
