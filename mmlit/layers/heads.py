@@ -110,7 +110,7 @@ class SharedSpace(nn.Module):
 
 
 def _width(dim: int | None, *, image: ImageSpec, text: TextSpec, image_head: HeadKind, text_head: HeadKind) -> int:
-    """E."""
+    """E of a space that both sides share; arguments as `SharedSpace` has them."""
     if dim is None:
         if "identity" not in (image_head, text_head):
             raise ValueError("alignment.dim may be null only where one head is identity")

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mmlit.training.depth import layers_of
-from mmlit.training.parts import part_of
+from mmlit.training.parts import by_part, part_of
 
 #: lists of vectors, not matrices, though their names end as those of matrices do
 _POSITIONS = re.compile(r"position|relative")
@@ -83,7 +83,7 @@ class ByPart:
 
     def told(self, module: nn.Module) -> str:
         """For the announcement: the factors of those parts that train."""
-        trains = {part_of(name, part) for name, part in module.named_parameters() if part.requires_grad}
+        trains = by_part(module.named_parameters()).keys()
         told = [f"{part.replace('_', ' ')} x {self.factors[part]:g}" for part in self.factors if part in trains]
         layers = [
             f"{part.replace('_', ' ')} {decay:g}" for part, decay in self.decays.items() if decay < 1 and part in trains
@@ -92,7 +92,7 @@ class ByPart:
 
     def idle(self, module: nn.Module) -> set[str]:
         """Names of the options that change nothing, for nothing of their part trains."""
-        trains = {part_of(name, part) for name, part in module.named_parameters() if part.requires_grad}
+        trains = by_part(module.named_parameters()).keys()
         layers = {f"{part.partition('_')[0]}_layer_decay" for part in self.decays if part not in trains}
         return layers | (self.factors.keys() - trains)
 
